@@ -1,0 +1,47 @@
+"""### Ingest: what the shops knew by the end of the business day
+
+Lands every active source in bronze (Delta), gates it, and loads it into `raw_<source>`.
+One partition key = one business day (UTC): a manual run needs a partition key `YYYY-MM-DD`, and a backfill
+of past days takes just those days again. With `from` and `history` it loads a range of history in bulk
+and starts nothing downstream.
+
+Owner: data platform. Runbook: docs/runbooks/ingest.md."""
+
+import json
+
+from airflow.sdk import CronPartitionTimetable, Param, dag
+
+from include.airflow import DAG_DEFAULTS, asset, command_task, mapped_command_task
+
+PARAMS = {
+    "source": Param(None, type=["null", "string"], pattern="^[a-z_]+$", description="demo, olist, online_retail"),
+    "data": Param(None, type=["null", "string"], pattern="^[^']+$", description="Folder of a file source"),
+    "from": Param(None, type=["null", "string"], format="date", description="First day, for a load of history"),
+    "history": Param(False, type="boolean", description="Load only: start nothing downstream"),
+}
+FLAGS = (
+    "{{ '--group ' ~ params.source if params.source else '' }}"
+    "{{ ' --from ' ~ params['from'] if params['from'] else '' }}"
+)
+DATA = "{{ \"--data '\" ~ params.data ~ \"'\" if params.data else '' }}"
+
+
+@dag(
+    # The run at 02:00 takes the day that has just ended.
+    schedule=CronPartitionTimetable("0 2 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"),
+    params=PARAMS,
+    doc_md=__doc__,
+    tags=["layer:ingest", "tier:1"],
+    **DAG_DEFAULTS,
+)
+def ingest():
+    plan = command_task("plan_sources", "include.ingest plan", FLAGS, DATA, output_processor=json.loads)
+    land = mapped_command_task("land_source", "python -m include.ingest land", plan.output)
+    gate = command_task("gate_raw", "expectations.raw", FLAGS)
+    load = mapped_command_task("load_source", "python -m include.ingest load", plan.output)
+    history = "{{ '--history' if params.history else '' }}"
+    close = command_task("close_day", "include.ingest close", FLAGS, history, outlets=[asset("raw")])
+    land >> gate >> load >> close
+
+
+ingest()

@@ -1,0 +1,161 @@
+"""Every control total and check of a business day, from what is in the tables now.
+
+``./emporium audit --as-of D`` prints these and exits 1 when one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from include.warehouse.engine import connect
+from include.warehouse.publish import checksum
+
+
+@dataclass(frozen=True)
+class Line:
+    """One control: what was expected, what is there."""
+
+    area: str
+    subject: str
+    is_ok: bool
+    detail: str
+
+
+def audit(as_of: date) -> list[Line]:
+    """Every control of the day; empty only when nothing was ever loaded for it. Role: owner (reads all)."""
+    with connect() as conn:
+        return [line for check in CHECKS for line in check(conn, as_of)]
+
+
+def loads(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """rows in = loaded + duplicate + quarantined, and the raw and quarantine tables hold just that many."""
+    rows = conn.execute(
+        "select source, entity, n_in, n_loaded, n_duplicate, n_quarantined from ops.load_audit "
+        "where partition_on = %s order by 1, 2",
+        (as_of,),
+    ).fetchall()
+    if not rows:
+        yield Line("load", "all sources", False, f"nothing was loaded as of {as_of}")
+    for source, entity, n_in, n_loaded, n_duplicate, n_quarantined in rows:
+        there = conn.execute(
+            sql.SQL("select count(*) from {} where partition_on = %s").format(sql.Identifier(f"raw_{source}", entity)),
+            (as_of,),
+        ).fetchone()
+        held = (0,)
+        if conn.execute("select to_regclass(%s)", (f"quarantine.{entity}",)).fetchone() != (None,):
+            held = conn.execute(
+                sql.SQL("select count(distinct (file, line)) from {} where partition_on = %s and source = %s").format(
+                    sql.Identifier("quarantine", entity)
+                ),
+                (as_of, source),
+            ).fetchone() or (0,)
+        ok = n_in == n_loaded + n_duplicate + n_quarantined and there == (n_loaded,) and held[0] == n_quarantined
+        yield Line(
+            "load",
+            f"{source}.{entity}",
+            ok,
+            f"{n_in:,} in = {n_loaded:,} loaded + {n_duplicate:,} duplicate + {n_quarantined:,} quarantined"
+            + ("" if ok else f"; raw has {there[0] if there else 0:,}, quarantine has {held[0]:,}"),
+        )
+
+
+def quality(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """Every critical rule passed; warnings are shown and do not fail."""
+    rows = conn.execute(
+        "select gate, target, rule, severity, is_passed, n_failed, n_checked from ops.quality_result "
+        "where as_of = %s and (not is_passed) order by 1, 2, 3",
+        (as_of,),
+    ).fetchall()
+    counted = conn.execute(
+        "select gate, count(*) filter (where is_passed), count(*) from ops.quality_result where as_of = %s "
+        "group by 1 order by 1",
+        (as_of,),
+    ).fetchall()
+    for gate, n_passed, n_rules in counted:
+        critical = [row for row in rows if row[0] == gate and row[3] == "critical" and not _row_rule(row)]
+        detail = f"{n_passed} of {n_rules} rules passed"
+        failed = [f"{row[1]} {row[2]} ({row[5]} of {row[6]})" for row in rows if row[0] == gate]
+        yield Line("gate", gate, not critical, detail + (f"; {', '.join(failed[:4])}" if failed else ""))
+
+
+def _row_rule(row: tuple) -> bool:
+    """Raw rules of single rows quarantine them; only the share of the day is a verdict on the batch."""
+    return row[0] == "raw" and row[2] != "quarantine_share_within_threshold"
+
+
+def reconciliation(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """What BI reads adds up: orders with their items, and with every version the lake was given."""
+    if conn.execute("select to_regclass('published.fact_order')").fetchone() == (None,):
+        yield Line("marts", "fact_order", False, "never published")
+        return
+    rows = conn.execute(
+        """
+        select marketplace, o.n, o.amount, i.amount, v.n
+        from (select marketplace, count(*) n, sum(item_amount) amount from published.fact_order group by 1) o
+        left join (select marketplace, sum(item_amount) amount from published.fact_order_item
+                   join published.fact_order using (marketplace, order_id) group by 1) i using (marketplace)
+        left join (select marketplace, count(distinct order_id) n from core.version_orders group by 1) v
+          using (marketplace)
+        order by 1
+        """
+    ).fetchall()
+    for marketplace, n_orders, orders_amount, items_amount, n_versions in rows:
+        ok = (orders_amount or 0) == (items_amount or 0) and n_orders == n_versions
+        yield Line(
+            "marts",
+            marketplace,
+            ok,
+            f"{n_orders:,} orders, {orders_amount:,.2f} in orders = {items_amount or 0:,.2f} in items"
+            + ("" if n_orders == n_versions else f"; {n_versions} orders in the versions"),
+        )
+
+
+def predictions(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """Published rows are, by count and checksum, those that were audited."""
+    tables = conn.execute(
+        "select relname from pg_class c join pg_namespace n on n.oid = relnamespace "
+        "where nspname = 'predictions' and relkind = 'p' order by 1"
+    ).fetchall()
+    for (table,) in tables:
+        known = conn.execute(
+            "select n_rows, checksum, token from ops.publication where target = %s and as_of = %s", (table, as_of)
+        ).fetchone()
+        if known is None:
+            yield Line("predictions", table, False, f"not published as of {as_of}")
+            continue
+        child = conn.execute(
+            "select relname from pg_inherits join pg_class on pg_class.oid = inhrelid "
+            "where inhparent = %s::regclass and pg_get_expr(relpartbound, pg_class.oid) = %s",
+            (f"predictions.{table}", f"FOR VALUES IN ('{as_of}')"),
+        ).fetchone()
+        columns = [
+            row[0]
+            for row in conn.execute(
+                "select column_name from information_schema.columns where table_schema = 'predictions' "
+                "and table_name = %s and column_name <> 'published_at' order by ordinal_position",
+                (table,),
+            )
+        ]
+        n_rows, digest = checksum(conn, "predictions", child[0], columns) if child else (0, "")
+        ok = (n_rows, digest) == known[:2]
+        yield Line("predictions", table, ok, f"{n_rows:,} rows, checksum {digest}, token {known[2]}")
+
+
+def models(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """Every use case has a champion as of the day."""
+    rows = conn.execute(
+        "select use_case, champion_name, champion_version, reason from ops.model_decision where as_of = %s order by 1",
+        (as_of,),
+    ).fetchall()
+    for use_case, name, version, reason in rows:
+        yield Line("model", use_case, True, f"{name} version {version}: {reason}")
+    if not rows:
+        yield Line("model", "all", False, f"no model decision as of {as_of}")
+
+
+CHECKS = (loads, quality, reconciliation, models, predictions)

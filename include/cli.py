@@ -1,0 +1,145 @@
+"""``./emporium``: the command line. Every command can be run by hand, in Airflow or from ``make``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from include.dates import parse_day
+from include.settings import settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
+
+
+def _day(text: str | None) -> date | None:
+    if not text:
+        return None
+    try:
+        return parse_day(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _fail(message: object) -> typer.Exit:
+    Console(stderr=True, highlight=False).print(f"[red]{message}[/red]" if sys.stderr.isatty() else str(message))
+    return typer.Exit(1)
+
+
+def _say(message: str) -> None:
+    console.print(message, markup=False)
+
+
+@app.command()
+def up() -> None:
+    """Start Postgres, MLflow and Airflow, and wait until they are healthy."""
+    from include import services
+
+    try:
+        services.up(_say)
+    except services.ServiceError as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def down() -> None:
+    """Stop everything of this home; no process is left."""
+    from include import services
+
+    services.down(_say)
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """What is up, the last partitions per layer, and what failed."""
+    from include import night, services
+
+    state = {"home": str(settings().home), "services": services.status(), "nights": night.recent()}
+    if as_json:
+        print(json.dumps(state, default=str, indent=2))
+        return
+    night.show_status(console, state)
+
+
+@app.command()
+def run(
+    as_of: Day = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day of history.")] = None,
+    source: Annotated[str | None, typer.Option(help="demo, olist or online_retail.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the files of a file source.")] = None,
+) -> None:
+    """Run a night: services up, history loaded once, then the day through every layer.
+
+    Ctrl-C stops the services too. Exits 0 when the night is green.
+    """
+    from include import night, services
+
+    try:
+        night.run(console, as_of=_day(as_of), first=_day(first), group=source or settings().source, data=data)
+    except (night.NightError, services.ServiceError) as error:
+        raise _fail(error) from None
+    except KeyboardInterrupt:
+        _say("\nInterrupted: stopping every service of this home ...")
+        services.down(_say)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def dsn(role: Annotated[str | None, typer.Option(help="loader, transformer, scorer, publisher, bi_reader.")] = None):
+    """Print a libpq URL of the warehouse: the owner's, or a role's."""
+    from include.warehouse.engine import ROLES
+    from include.warehouse.engine import dsn as url
+
+    if role and role not in ROLES:
+        raise _fail(f"There is no role {role}: one of {', '.join(ROLES)}.")
+    print(url(role))
+
+
+@app.command()
+def rollback(target: str, to: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]) -> None:
+    """Make an earlier day the newest of a prediction table, e.g. predictions.churn_score --to 2025-12-31."""
+    from include.warehouse.publish import PublishError
+    from include.warehouse.publish import rollback as take_back
+
+    day = _day(to)
+    assert day is not None
+    try:
+        taken = take_back(target, day)
+    except PublishError as error:
+        raise _fail(error) from None
+    _say(
+        f"{target} is back at {day}" + (f"; taken back: {', '.join(map(str, taken))}" if taken else "; it was already")
+    )
+
+
+@app.command()
+def audit(as_of: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]) -> None:
+    """Every control total and check of a day; exits 1 when one fails."""
+    from include.audit import audit as lines_of
+
+    day = _day(as_of)
+    assert day is not None
+    table = Table(title=f"Audit as of {day}", title_justify="left")
+    for header in ("", "area", "subject", "detail"):
+        table.add_column(header, overflow="fold")
+    lines = lines_of(day)
+    for line in lines:
+        table.add_row("ok" if line.is_ok else "FAIL", line.area, line.subject, line.detail)
+    console.print(table, markup=False)
+    failed = [line for line in lines if not line.is_ok]
+    if failed:
+        raise _fail(f"{len(failed)} of {len(lines)} controls failed as of {day}.")
+    _say(f"{len(lines)} controls hold as of {day}.")
+
+
+if __name__ == "__main__":
+    app()
