@@ -8,6 +8,7 @@ and starts nothing downstream.
 Owner: data platform. Runbook: docs/runbooks/ingest.md."""
 
 import json
+from datetime import timedelta
 
 from airflow.sdk import CronPartitionTimetable, Param, dag
 
@@ -27,8 +28,11 @@ DATA = "{{ \"--data '\" ~ params.data ~ \"'\" if params.data else '' }}"
 
 
 @dag(
-    # The run at 02:00 takes the day that has just ended.
-    schedule=CronPartitionTimetable("0 2 * * *", timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"),
+    # Midnight takes the day that has just ended. The tick is 00:00 because a backfill's bounds, which a person
+    # picks as dates, are compared with the tick; run_immediately would start an unasked run on unpausing.
+    schedule=CronPartitionTimetable(
+        "0 0 * * *", timezone="UTC", run_offset=-1, run_immediately=timedelta(0), key_format="%Y-%m-%d"
+    ),
     params=PARAMS,
     doc_md=__doc__,
     tags=["layer:ingest", "tier:1"],
@@ -37,7 +41,7 @@ DATA = "{{ \"--data '\" ~ params.data ~ \"'\" if params.data else '' }}"
 def ingest():
     plan = command_task("plan_sources", "include.ingest plan", FLAGS, DATA, output_processor=json.loads)
     land = mapped_command_task("land_source", "python -m include.ingest land", plan.output)
-    gate = command_task("gate_raw", "expectations.raw", FLAGS)
+    gate = command_task("gate_raw", "expectations.raw", FLAGS, retries=0)
     load = mapped_command_task("load_source", "python -m include.ingest load", plan.output)
     history = "{{ '--history' if params.history else '' }}"
     close = command_task("close_day", "include.ingest close", FLAGS, history, outlets=[asset("raw")])

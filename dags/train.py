@@ -6,8 +6,7 @@ Owner: data science. Runbook: docs/runbooks/train.md."""
 
 from airflow.sdk import PartitionedAssetTimetable, dag
 
-from include.airflow import DAG_DEFAULTS, asset, command_task
-from include.airflow.assets import USE_CASES
+from include.airflow import DAG_DEFAULTS, USE_CASES, asset, command_task
 
 
 @dag(
@@ -17,10 +16,9 @@ from include.airflow.assets import USE_CASES
     **DAG_DEFAULTS,
 )
 def train():
-    for use_case in USE_CASES:
-        command_task(
-            f"train_{use_case}", "ml_tasks.train", use_case, pool="train", outlets=[asset(f"model_{use_case}")]
-        )
+    trained = [command_task(f"train_{use_case}", "ml_tasks.train", use_case, pool="train") for use_case in USE_CASES]
+    champions = command_task("check_champions", "ml_tasks.champions", outlets=[asset("models")])
+    trained >> champions
 
 
 train()

@@ -18,11 +18,9 @@ from include.airflow import DAG_DEFAULTS, asset, command_task
 )
 def warehouse():
     build = command_task("build_models", "include.dbt build", pool="warehouse")
-    publish = command_task("publish_marts", "include.warehouse.marts", outlets=[asset("marts")])
+    publish = command_task("publish_marts", "include.warehouse.marts")
     export = command_task("export_lake", "include.warehouse.export", outlets=[asset("core")])
-    docs = command_task("build_docs", "include.dbt docs", pool="warehouse", priority_weight=1)
-    build >> [publish, export]
-    [publish, export] >> docs
+    build >> publish >> export
 
 
 warehouse()

@@ -116,9 +116,8 @@ def rollback(target: str, to: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]
         taken = take_back(target, day)
     except PublishError as error:
         raise _fail(error) from None
-    _say(
-        f"{target} is back at {day}" + (f"; taken back: {', '.join(map(str, taken))}" if taken else "; it was already")
-    )
+    gone = f"taken back: {', '.join(map(str, taken))}" if taken else "it was already"
+    _say(f"{target} is back at {day}; {gone}")
 
 
 @app.command()

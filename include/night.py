@@ -136,9 +136,7 @@ def _next_night(group: str, closing: date) -> date:
     if not newest or newest[0] is None:
         return first_night
     if newest[0] >= closing:
-        raise NightError(
-            f"Every night of {group} up to its last day {closing} is done; name one with AS_OF=YYYY-MM-DD."
-        )
+        raise NightError(f"Every night of {group} to its last day {closing} is done: name one with AS_OF=YYYY-MM-DD.")
     return newest[0] + timedelta(days=1)
 
 

@@ -14,6 +14,7 @@ NOTHING_TO_DO = 99
 DAG_DEFAULTS: dict[str, Any] = {
     "max_active_runs": 1,
     "catchup": False,
+    "is_paused_upon_creation": False,
     "default_args": {
         "owner": "data-platform",
         "retries": 2,
