@@ -151,7 +151,8 @@ def check_night(as_of: date) -> list[Finding]:
         with conn.cursor() as cursor:
             cursor.executemany(
                 "insert into ops.monitor_result "
-                "(as_of, check_name, subject, value, threshold, is_ok, severity, detail) values (%s, %s, %s, %s, %s, %s, %s, %s)",
+                "(as_of, check_name, subject, value, threshold, is_ok, severity, detail) "
+                "values (%s, %s, %s, %s, %s, %s, %s, %s)",
                 [
                     (as_of, f.check_name, f.subject, f.value, f.threshold, f.is_ok, f.severity, f.detail)
                     for f in findings
