@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from airflow.sdk import CronPartitionTimetable, Param, dag
 
-from include.airflow import DAG_DEFAULTS, asset, command_task, mapped_command_task
+from include.airflow import DAG_DEFAULTS, PLANNED_SOURCES, asset, command_task, mapped_command_task
 
 PARAMS = {
     "source": Param(None, type=["null", "string"], pattern="^[a-z_]+$", description="demo, olist, online_retail"),
@@ -20,11 +20,10 @@ PARAMS = {
     "from": Param(None, type=["null", "string"], format="date", description="First day, for a load of history"),
     "history": Param(False, type="boolean", description="Load only: start nothing downstream"),
 }
-FLAGS = (
-    "{{ '--group ' ~ params.source if params.source else '' }}"
-    "{{ ' --from ' ~ params['from'] if params['from'] else '' }}"
-)
+GROUP = "{{ '--group ' ~ params.source if params.source else '' }}"
 DATA = "{{ \"--data '\" ~ params.data ~ \"'\" if params.data else '' }}"
+FROM = "{{ '--from ' ~ params['from'] if params['from'] else '' }}"
+HISTORY = "{{ '--history' if params.history else '' }}"
 
 
 @dag(
@@ -39,12 +38,11 @@ DATA = "{{ \"--data '\" ~ params.data ~ \"'\" if params.data else '' }}"
     **DAG_DEFAULTS,
 )
 def ingest():
-    plan = command_task("plan_sources", "include.ingest plan", FLAGS, DATA, output_processor=json.loads)
-    land = mapped_command_task("land_source", "python -m include.ingest land", plan.output)
-    gate = command_task("gate_raw", "expectations.raw", FLAGS, retries=0)
-    load = mapped_command_task("load_source", "python -m include.ingest load", plan.output)
-    history = "{{ '--history' if params.history else '' }}"
-    close = command_task("close_day", "include.ingest close", FLAGS, history, outlets=[asset("raw")])
+    plan = command_task("plan_sources", "include.ingest plan", GROUP, DATA, FROM, output_processor=json.loads)
+    land = mapped_command_task("land_source", "python -m include.ingest land", plan, with_data=True)
+    gate = command_task("gate_raw", "expectations.raw", PLANNED_SOURCES, FROM, retries=0)
+    load = mapped_command_task("load_source", "python -m include.ingest load", plan)
+    close = command_task("close_day", "include.ingest close", PLANNED_SOURCES, FROM, HISTORY, outlets=[asset("raw")])
     land >> gate >> load >> close
 
 

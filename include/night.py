@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from include import services
+from include.ingest.plan import Opened
 from include.services.airflow_api import AirflowApi
 from include.settings import settings
 from include.warehouse.engine import connect, dsn
@@ -72,9 +73,11 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     def say(text: str) -> None:
         console.print(f"[{time.monotonic() - started:5.0f} s] {text}", markup=False)
 
-    from include.ingest.sources import SourceError, group_span
+    from include.ingest.plan import open_group
+    from include.ingest.tables import prepare
 
     services.up(say)
+    prepare()
     if group == "demo":
         from include.demo import fill
 
@@ -82,19 +85,19 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     if data:
         data = data.expanduser().resolve()
     try:
-        opening, closing = group_span(group, data)
-    except SourceError as error:
+        opened = open_group(group, data)
+    except (ValueError, FileNotFoundError) as error:
         raise NightError(str(error)) from error
-    day = as_of or _next_night(group, closing)
-    if not opening < day <= closing:
-        raise NightError(f"{group} has data from {opening} to {closing}; {day} is not a day of it to run.")
+    day = as_of or _next_night(opened)
+    if not opened.first < day <= opened.last:
+        raise NightError(f"{group} has data from {opened.first} to {opened.last}; {day} is not a day of it to run.")
     api = AirflowApi()
     wait_for_dags(api)
     loaded = _loaded_until(group)
     conf: dict[str, Any] = {"source": group}
     if data:
         conf["data"] = str(data)
-    begin = loaded + timedelta(days=1) if loaded else first or opening
+    begin = loaded + timedelta(days=1) if loaded else first or opened.first
     if begin < day:
         history = day - timedelta(days=1)
         say(f"loading history {begin} .. {history} of {group}")
@@ -121,9 +124,8 @@ def _loaded_until(group: str) -> date | None:
     return min(row[1] for row in rows) if len(rows) == len(names) else None
 
 
-def _next_night(group: str, closing: date) -> date:
-    """The day to run when none was named: the one after the newest green night of this group."""
-    first_night = date.fromisoformat(settings().demo_first_night) if group == "demo" else closing
+def _next_night(opened: Opened) -> date:
+    """The day to run when none was named: the demo's first night, or the day after the newest green night."""
     with connect() as conn:
         newest = conn.execute(
             """
@@ -131,13 +133,17 @@ def _next_night(group: str, closing: date) -> date:
             join ops.load_audit l on l.partition_on = p.as_of and l.source = any(%s)
             where p.target = 'churn_score'
             """,
-            (_groups_sources(group),),
+            (_groups_sources(opened.group),),
         ).fetchone()
-    if not newest or newest[0] is None:
-        return first_night
-    if newest[0] >= closing:
-        raise NightError(f"Every night of {group} to its last day {closing} is done: name one with AS_OF=YYYY-MM-DD.")
-    return newest[0] + timedelta(days=1)
+    if newest and newest[0]:
+        if newest[0] >= opened.last:
+            raise NightError(f"{opened.group} is done to its last day {opened.last}: name a day, AS_OF=YYYY-MM-DD.")
+        return newest[0] + timedelta(days=1)
+    if opened.group == "demo":
+        return date.fromisoformat(settings().demo_first_night)
+    raise NightError(
+        f"Name the first night with AS_OF=YYYY-MM-DD: {opened.group} runs {opened.first} .. {opened.last}."
+    )
 
 
 # --- following -----------------------------------------------------------------------------------

@@ -52,12 +52,12 @@ class Stack:
         mine = []
         for process in psutil.process_iter():
             try:
-                if (process.environ().get("EMPORIUM_HOME") == str(self.home) and process.pid != os.getpid()) or str(
-                    self.home
-                ) in " ".join(process.cmdline()):
-                    mine.append(" ".join(process.cmdline()))
+                line = " ".join(process.cmdline())
+                belongs = process.environ().get("EMPORIUM_HOME") == str(self.home) or str(self.home) in line
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
+            if belongs and process.pid != os.getpid():
+                mine.append(line)
         return mine
 
 
