@@ -18,6 +18,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from include.secrets import secret
@@ -43,6 +44,13 @@ CONFIG = {
 }
 """Measured choices: jit costs more than it saves on queries of a second; the check interval ends the
 queries of a killed client."""
+
+
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"}
+"""All that the server's programs get: our secrets are not for the system user that runs them."""
+
+
+START_ATTEMPTS = 3
 
 
 def _wheel() -> Path:
@@ -102,7 +110,13 @@ def _run(program: str, *args: str, **kwargs) -> subprocess.CompletedProcess[str]
     user = system_user()
     identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     return subprocess.run(
-        [str(install_dir() / "bin" / program), *args], text=True, capture_output=True, cwd="/", **identity, **kwargs
+        [str(install_dir() / "bin" / program), *args],
+        text=True,
+        capture_output=True,
+        cwd="/",
+        env=ENVIRONMENT,
+        **identity,
+        **kwargs,
     )
 
 
@@ -140,44 +154,82 @@ def initialise() -> bool:
 
 
 def command() -> list[str]:
-    """The foreground command of the server, for the supervisor."""
-    return [str(install_dir() / "bin" / "postgres"), "-D", str(data_dir()), "-p", str(settings().pg_port)]
+    """The foreground command of the server, for the supervisor: no secret and nothing of our environment in it."""
+    clean = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    server = [str(install_dir() / "bin" / "postgres"), "-D", str(data_dir()), "-p", str(settings().pg_port)]
+    return ["/usr/bin/env", "-i", *clean, *server]
+
+
+def pid() -> int | None:
+    """The process id of this home's running server, however it was started; None when it does not run."""
+    try:
+        number = int((data_dir() / "postmaster.pid").read_text().split("\n", 1)[0])
+        process = psutil.Process(number)
+        # A stale file may name a number that by now belongs to another program.
+        return number if str(data_dir()) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def start() -> None:
-    """Start the server with ``pg_ctl`` and wait until it answers; a running one is left alone."""
+    """Start the server with ``pg_ctl`` and wait until it answers; a running one is left alone.
+
+    Raises ``RuntimeError`` with the end of the server's log when it does not start.
+    """
     initialise()
-    if _run("pg_ctl", "status", "-D", str(data_dir())).returncode == 0:
+    if pid() is not None:
+        wait()
+        ensure_database()
         return
     log = data_dir() / "server.log"
-    done = _run("pg_ctl", "start", "-w", "-D", str(data_dir()), "-o", f"-p {settings().pg_port}", "-l", str(log))
-    if done.returncode:
-        tail = log.read_text().splitlines()[-3:] if log.exists() else []
-        raise RuntimeError("Postgres did not start: " + " | ".join(tail or [done.stderr.strip()]))
-    ensure_database()
+    for attempt in range(START_ATTEMPTS):
+        done = _run("pg_ctl", "start", "-w", "-D", str(data_dir()), "-o", f"-p {settings().pg_port}", "-l", str(log))
+        if done.returncode == 0:
+            ensure_database()
+            return
+        # After a kill -9 the old backends hold the shared memory for a moment.
+        time.sleep(attempt + 1)
+    tail = log.read_text().splitlines()[-3:] if log.exists() else []
+    raise RuntimeError("Postgres did not start: " + " | ".join(tail or [done.stderr.strip()]))
 
 
 def stop() -> None:
-    """Stop the server (fast mode); fine when it is not running."""
-    if (data_dir() / "postmaster.pid").exists():
-        _run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data_dir()))
+    """Stop the server (fast mode, then immediate); fine when it is not running."""
+    if not (data_dir() / "postmaster.pid").exists() or pid() is None:
+        return
+    for mode in ("fast", "immediate"):
+        if _run("pg_ctl", "stop", "-w", "-t", "30", "-m", mode, "-D", str(data_dir())).returncode == 0:
+            return
+    if pid() is not None:
+        raise RuntimeError(f"Postgres (process {pid()}) does not stop: see {data_dir()}.")
 
 
 def wait(seconds: float = 60) -> None:
-    """Wait until the server takes connections; ``TimeoutError`` after ``seconds``."""
+    """Wait until the server takes connections.
+
+    Raises ``TimeoutError`` after ``seconds``, and ``RuntimeError`` at once when a server answers that is not ours.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
-            psycopg.connect(dsn().rsplit("/", 1)[0] + "/postgres", connect_timeout=2).close()
+            psycopg.connect(_maintenance_dsn(), connect_timeout=2).close()
             return
         except psycopg.OperationalError as error:
-            if "does not exist" in str(error) or time.monotonic() > deadline:
+            if "password authentication failed" in str(error):
+                raise RuntimeError(
+                    f"Another Postgres answers on port {settings().pg_port}: set EMPORIUM_PG_PORT to a free port."
+                ) from error
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"Postgres does not answer on port {settings().pg_port}: {error}") from error
             time.sleep(0.1)
 
 
+def _maintenance_dsn() -> str:
+    return dsn().rsplit("/", 1)[0] + "/postgres"
+
+
 def ensure_database() -> None:
     """Make the warehouse's own database."""
-    with psycopg.connect(dsn().rsplit("/", 1)[0] + "/postgres", autocommit=True) as conn:
+    with psycopg.connect(_maintenance_dsn(), autocommit=True) as conn:
         if not conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
             conn.execute(f'create database "{DATABASE}"')

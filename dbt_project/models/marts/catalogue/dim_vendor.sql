@@ -1,0 +1,21 @@
+{{ config(indexes=[{"columns": ["vendor_id", "marketplace"], "unique": true}]) }}
+
+with sold as (
+    select
+        marketplace,
+        vendor_id,
+        min(ordered_on) as first_sold_on
+    from {{ ref("int_order_items__current") }}
+    where vendor_id is not null
+    group by marketplace, vendor_id
+)
+
+-- A vendor that sold before the vendor list told of them is here as well, so that no join loses a sale.
+select
+    marketplace,
+    vendor_id,
+    vendors.vendor_name,
+    vendors.region,
+    sold.first_sold_on
+from {{ ref("int_vendors__current") }} as vendors
+full join sold using (marketplace, vendor_id)

@@ -1,0 +1,16 @@
+{{ config(indexes=[{"columns": ["order_id", "marketplace", "known_on"], "unique": true}]) }}
+
+select
+    marketplace,
+    order_id,
+    customer_id,
+    ordered_at,
+    {{ utc_day("ordered_at") }} as ordered_on,
+    status,
+    approved_at,
+    handed_over_at,
+    delivered_at,
+    estimated_delivery_at,
+    known_at,
+    known_on
+from {{ ref("int_orders__versions") }}

@@ -1,0 +1,10 @@
+select
+    {{ marketplace("demo_outlet") }} as marketplace,
+    order_id,
+    approved_at,
+    handed_over_at,
+    delivered_at,
+    estimated_delivery_at,
+    known_at,
+    partition_on as known_on
+from {{ source("demo_outlet", "shipments") }}

@@ -1,0 +1,13 @@
+select
+    {{ marketplace("demo_outlet") }} as marketplace,
+    order_id,
+    line as order_item_id,
+    sku as product_id,
+    vendor_code as vendor_id,
+    quantity,
+    unit_price as unit_amount,
+    coalesce(freight, 0) as freight_amount,
+    {{ currency("demo_outlet") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("demo_outlet", "order_items") }}

@@ -1,0 +1,12 @@
+select
+    {{ marketplace("demo_outlet") }} as marketplace,
+    order_id,
+    payment_id,
+    {{ utc_day("paid_at") }} as paid_on,
+    payment_type,
+    installments as n_installments,
+    amount as payment_amount,
+    {{ currency("demo_outlet") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("demo_outlet", "payments") }}

@@ -1,0 +1,14 @@
+-- One payment per order: its total, paid at the checkout.
+select
+    {{ marketplace("demo_shop") }} as marketplace,
+    order_id::text as order_id,
+    '1' as payment_id,
+    {{ utc_day("date_added") }} as paid_on,
+    replace(lower(payment_method), ' ', '_') as payment_type,
+    1 as n_installments,
+    total as payment_amount,
+    {{ currency("demo_shop") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("demo_shop", "oc_order") }}
+where order_status_id <> 0

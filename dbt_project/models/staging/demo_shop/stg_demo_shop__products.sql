@@ -1,0 +1,11 @@
+select
+    {{ marketplace("demo_shop") }} as marketplace,
+    product_id::text as product_id,
+    {{ html_unescape("name") }} as product_name,
+    coalesce({{ html_unescape("category") }}, 'unknown') as category,
+    price as list_price_amount,
+    {{ currency("demo_shop") }} as currency,
+    true as is_product,
+    known_at,
+    partition_on as known_on
+from {{ source("demo_shop", "oc_product") }}

@@ -1,0 +1,14 @@
+-- Each row is one unit.
+select
+    {{ marketplace("olist") }} as marketplace,
+    order_id,
+    order_item_id,
+    product_id,
+    seller_id as vendor_id,
+    1 as quantity,
+    price as unit_amount,
+    freight_value as freight_amount,
+    {{ currency("olist") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("olist", "order_items") }}

@@ -1,0 +1,13 @@
+-- Olist tells no time of payment: it is known with the purchase.
+select
+    {{ marketplace("olist") }} as marketplace,
+    order_id,
+    payment_sequential::text as payment_id,
+    partition_on as paid_on,
+    payment_type,
+    payment_installments as n_installments,
+    payment_value as payment_amount,
+    {{ currency("olist") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("olist", "order_payments") }}

@@ -1,0 +1,9 @@
+-- Sellers are anonymous: no name.
+select
+    {{ marketplace("olist") }} as marketplace,
+    seller_id as vendor_id,
+    null as vendor_name,
+    seller_state as region,
+    known_at,
+    partition_on as known_on
+from {{ source("olist", "sellers") }}

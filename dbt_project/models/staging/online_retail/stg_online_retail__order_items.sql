@@ -1,0 +1,13 @@
+select
+    {{ marketplace("online_retail") }} as marketplace,
+    invoice_no as order_id,
+    line_no as order_item_id,
+    stock_code as product_id,
+    null as vendor_id,
+    quantity,
+    unit_price as unit_amount,
+    0 as freight_amount,
+    {{ currency("online_retail") }} as currency,
+    known_at,
+    partition_on as known_on
+from {{ source("online_retail", "lines") }}

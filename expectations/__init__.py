@@ -1,0 +1,1 @@
+"""Gates between layers: suites as code, run by Great Expectations, verdicts in ``ops.quality_result``."""

@@ -1,0 +1,103 @@
+"""Land: a source's rows of D0..D into bronze, one Delta partition per business day."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from include import lake
+from include.dates import days
+from include.ingest import bronze
+from include.ingest.extract import Broken, Extract, extract
+from include.ingest.sources import Source
+from include.ingest.tables import LINE_PARSES, lock
+from include.warehouse.copy import copy_table
+from include.warehouse.engine import connect
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a landing brought."""
+
+    entity: str
+    n_days: int
+    n_rows: int
+    n_broken: int
+    seconds: float
+
+
+def land(source: Source, first: date, last: date, data: Path | None = None) -> Iterator[Landed]:
+    """Extract ``first``..``last`` and replace those bronze partitions, entity by entity; yields what each brought.
+
+    All entities are read before the first is written, so a missing file leaves bronze as it was. A landing that
+    is cut off is healed by landing again: until then the day counts as not landed, or as landed with other files.
+    """
+    started = time.monotonic()
+    extracts = list(extract(source, first, last, data))
+    extracting = (time.monotonic() - started) / max(len(extracts), 1)
+    range_of_days = list(days(first, last))
+    with connect("loader") as conn:
+        lock(conn, source)
+        for one in extracts:
+            started = time.monotonic()
+            _quarantine(conn, source, one, first, last)
+            lake.replace_partition(bronze.uri(source.source, one.entity), one.rows, "partition_on", range_of_days)
+            _record(conn, source, one, range_of_days)
+            seconds = extracting + time.monotonic() - started
+            yield Landed(one.entity, len(range_of_days), one.rows.num_rows, len(one.broken), seconds)
+
+
+def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: date, last: date) -> None:
+    """Text of lines that are no rows, which must not reach the lake: replaced for the days."""
+    table = sql.Identifier("quarantine", one.entity)
+    conn.execute(
+        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and rule = %s").format(table),
+        (source.source, first, last, LINE_PARSES),
+    )
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                """insert into {} (source, file, line, rule, payload, partition_on, rules)
+                   values (%s, %s, %s, %s, %s, %s, %s)
+                   on conflict (source, partition_on, file, line) do update
+                   set rule = excluded.rule, payload = excluded.payload, rules = excluded.rules,
+                       quarantined_at = now()"""
+            ).format(table),
+            [_row(source, broken) for broken in one.broken],
+        )
+
+
+def _row(source: Source, broken: Broken) -> tuple:
+    return (
+        source.source, broken.file, broken.line, LINE_PARSES, broken.text, broken.partition_on, [LINE_PARSES],
+    )  # fmt: skip
+
+
+def _record(conn: psycopg.Connection, source: Source, one: Extract, range_of_days: list[date]) -> None:
+    """Which files hold the days now. Rows without files, or files without a row here, mean: land again."""
+    files = bronze.fingerprints(source.source, one.entity)
+    counts = bronze.count_by_day(one.rows)
+    broken = Counter(item.partition_on for item in one.broken)
+    rows = pa.table(
+        {
+            "entity": [one.entity] * len(range_of_days),
+            "partition_on": range_of_days,
+            "n_rows": [counts.get(day, 0) for day in range_of_days],
+            "n_broken": [broken[day] for day in range_of_days],
+            "files": [files.get(day, bronze.NOTHING) for day in range_of_days],
+        }
+    )
+    table = sql.Identifier(source.raw_schema, "_landed")
+    conn.execute(
+        sql.SQL("delete from {} where entity = %s and partition_on between %s and %s").format(table),
+        (one.entity, range_of_days[0], range_of_days[-1]),
+    )
+    copy_table(conn, f"{source.raw_schema}._landed", rows)

@@ -1,0 +1,141 @@
+"""The tables that ingest writes in Postgres, made from the source YAMLs. All belong to the role ``loader``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from include.ingest.sources import Entity, Source, sources
+from include.warehouse.engine import connect
+
+ADDED = {"partition_on": "date", "known_at": "timestamp with time zone", "_file": "text", "_line": "bigint"}
+"""What ingest adds to a source's columns."""
+
+PG_TYPES = {"timestamptz": "timestamp with time zone", "numeric(18,4)": "numeric(18,4)"}
+
+
+def prepare() -> list[str]:
+    """Make the raw and quarantine tables of all sources, and add columns that a YAML gained; returns the raw tables.
+
+    ``ValueError`` when a YAML changed the type of a column that has data: that is a migration, not a setting.
+    """
+    made = []
+    with connect("loader") as conn:
+        conn.execute("select pg_advisory_xact_lock(hashtext('ingest.prepare'))")
+        for source in sources():
+            schema = sql.Identifier(source.raw_schema)
+            conn.execute(sql.SQL("create schema if not exists {}").format(schema))
+            conn.execute(sql.SQL("grant usage on schema {} to transformer").format(schema))
+            conn.execute(
+                sql.SQL(
+                    """create table if not exists {}._landed (
+                         entity text, partition_on date, n_rows bigint not null, n_broken bigint not null,
+                         files text not null, landed_at timestamptz not null default now(),
+                         primary key (entity, partition_on))"""
+                ).format(schema)
+            )
+            for name, entity in source.entities.items():
+                _make_raw(conn, source, name, entity)
+                _make_quarantine(conn, name)
+                made.append(f"{source.raw_schema}.{name}")
+            conn.execute(sql.SQL("grant select on all tables in schema {} to transformer").format(schema))
+    return made
+
+
+def columns(entity: Entity) -> dict[str, str]:
+    """Raw column -> Postgres type, in the table's order."""
+    return {name: PG_TYPES.get(column.type, column.type) for name, column in entity.columns.items()} | ADDED
+
+
+def _make_raw(conn: psycopg.Connection, source: Source, name: str, entity: Entity) -> None:
+    there: dict[str, str] = dict(
+        conn.execute(
+            """select attname, format_type(atttypid, atttypmod) from pg_attribute
+               where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped""",
+            (f'{source.raw_schema}."{name}"',),
+        ).fetchall()
+    )
+    table = sql.Identifier(source.raw_schema, name)
+    wanted = columns(entity)
+    if not there:
+        key = sql.SQL(", ").join(sql.Identifier(one) for one in (*entity.key, "partition_on"))
+        conn.execute(
+            sql.SQL("create table {} ({}, primary key ({}))").format(
+                table, sql.SQL(", ").join(_column(column, kind) for column, kind in wanted.items()), key
+            )
+        )
+        conn.execute(sql.SQL("create index on {} (partition_on)").format(table))
+        conn.execute(
+            sql.SQL("comment on table {} is {}").format(
+                table, sql.Literal(f"Grain: {', '.join(entity.key)}, partition_on: one version per business day")
+            )
+        )
+        return
+    for column, kind in wanted.items():
+        if column not in there:
+            conn.execute(sql.SQL("alter table {} add column {}").format(table, _column(column, kind)))
+        elif there[column] != kind:
+            raise ValueError(
+                f"{source.source}.yaml: {name}.{column} is {kind}, but {source.raw_schema}.{name} holds "
+                f"{there[column]}: write a migration, or give the column another name."
+            )
+
+
+def _column(name: str, kind: str) -> sql.Composed:
+    # Only the known-at columns are not null here; the gate speaks for the rest.
+    suffix = " not null" if name in ADDED else ""
+    return sql.SQL("{} {}{}").format(sql.Identifier(name), sql.SQL(kind), sql.SQL(suffix))
+
+
+def _make_quarantine(conn: psycopg.Connection, name: str) -> None:
+    conn.execute(
+        sql.SQL(
+            """create table if not exists quarantine.{} (
+                 source text not null,
+                 file text not null,
+                 line bigint not null,
+                 rule text not null,
+                 payload text,
+                 partition_on date not null,
+                 rules text[] not null,
+                 quarantined_at timestamptz not null default now(),
+                 primary key (source, partition_on, file, line))"""
+        ).format(sql.Identifier(name))
+    )
+
+
+LINE_PARSES = "line_parses"
+"""The rule that a line of a file is a row at all. Land writes these to the quarantine, the gate all others."""
+
+
+def lock(conn: psycopg.Connection, source: Source) -> None:
+    """Land, gate and load of a source take turns, until the transaction ends."""
+    conn.execute("select pg_advisory_xact_lock(hashtext(%s))", (f"ingest.{source.source}",))
+
+
+def landed(conn: psycopg.Connection, source: Source, days: Sequence[date]) -> dict[tuple[str, date], tuple[int, str]]:
+    """(entity, day) -> (rows, files) as landed, for all ``days``.
+
+    ``RuntimeError`` when a day was never landed.
+    """
+    try:
+        rows = conn.execute(
+            sql.SQL("select entity, partition_on, n_rows, files from {} where partition_on between %s and %s").format(
+                sql.Identifier(source.raw_schema, "_landed")
+            ),
+            (days[0], days[-1]),
+        ).fetchall()
+    except psycopg.errors.UndefinedTable as error:
+        raise RuntimeError("The raw tables are missing: run python -m include.ingest prepare first.") from error
+    found = {(entity, day): (n_rows, files) for entity, day, n_rows, files in rows}
+    for day in days:
+        for name in source.entities:
+            if (name, day) not in found:
+                raise RuntimeError(
+                    f"{source.source}.{name} of {day} was never landed: "
+                    f"run python -m include.ingest land --source {source.source} --as-of {day} first."
+                )
+    return found

@@ -1,0 +1,44 @@
+"""From the strings of bronze to typed values, for a whole column at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# What these let through, Postgres reads too: load casts there.
+PATTERNS = {
+    "integer": r"^-?\d{1,10}$",
+    "bigint": r"^-?\d{1,18}$",
+    "numeric(18,4)": r"^-?(\d{1,14}(\.\d{0,20})?|\.\d{1,20})$",
+    "timestamptz": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?$",
+    "date": r"^\d{4}-\d{2}-\d{2}$",
+    "boolean": r"^(?i:true|false|t|f|yes|no|0|1)$",
+}
+INT32 = 2**31
+
+
+def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.ndarray]:
+    """``values`` (strings) as ``kind`` and, for each, whether it could be read (null can).
+
+    Numbers come back as float64 (NaN for null), times as datetime64[ns, UTC], dates as datetime64[ns],
+    booleans as nullable booleans, text as objects. What cannot be read comes back as null.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if kind == "text":
+        return values.to_pandas(), np.ones(len(values), bool)
+    shaped = pc.if_else(pc.match_substring_regex(values, PATTERNS[kind]), values, pa.scalar(None, pa.string()))
+    if kind in ("integer", "bigint", "numeric(18,4)"):
+        typed = pc.cast(shaped, pa.float64()).to_pandas()
+        if kind == "integer":
+            typed = typed.where((typed >= -INT32) & (typed < INT32))
+    elif kind == "boolean":
+        lower = pc.utf8_lower(shaped)
+        typed = pc.is_in(lower, pa.array(["true", "t", "yes", "1"])).to_pandas().astype("boolean")
+        typed = typed.mask(lower.is_null().to_pandas())
+    else:
+        typed = pd.to_datetime(shaped.to_pandas(), format="ISO8601", utc=kind == "timestamptz", errors="coerce")
+    is_null = values.is_null().to_numpy(zero_copy_only=False)
+    return typed, is_null | typed.notna().to_numpy()

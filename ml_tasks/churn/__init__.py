@@ -1,0 +1,1 @@
+"""Use case churn: who will not order again within the horizon."""

@@ -1,0 +1,1 @@
+"""Use case demand_category: units per category and day."""

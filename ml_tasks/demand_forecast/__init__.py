@@ -1,0 +1,1 @@
+"""Use case demand_forecast: units per SKU and day, with quantiles."""

@@ -1,0 +1,110 @@
+"""The Spark session of every job: local by default, a cluster by ``EMPORIUM_SPARK_MASTER`` alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from include.settings import settings
+
+_LOOPBACK = re.compile(r"^local|//(127\.|localhost)")
+
+QUERY_CONF = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
+    "spark.databricks.delta.snapshotPartitions": "2",
+}
+"""What results depend on, and what makes small Delta logs cheap; set in any session, Connect included."""
+
+
+def session(app: str) -> SparkSession:
+    """A session with Delta. Raises ``RuntimeError`` with one sentence when the jars or Java are missing.
+
+    ``local[n]`` runs in a JVM of this process, which dies with it (it reads end-of-file on its stdin);
+    ``spark://`` and ``k8s://`` ship the jars to the executors; ``sc://`` uses the server's own.
+    """
+    cfg = settings()
+    if cfg.spark_master.startswith("sc://"):
+        spark = SparkSession.builder.remote(cfg.spark_master).appName(app).getOrCreate()
+        for key, value in QUERY_CONF.items():
+            spark.conf.set(key, value)
+        return spark
+
+    # Before the JVM starts: Java's own default zone is read once.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    builder = SparkSession.builder.master(cfg.spark_master).appName(app)
+    for key, value in (QUERY_CONF | _engine_conf(cfg.spark_master)).items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def jars() -> list[Path]:
+    """The jars that Spark lacks, in a fixed order; ``RuntimeError`` when Delta's are not there."""
+    folder = settings().jars_dir
+    found = sorted(folder.glob("*.jar"))
+    if not any(path.name.startswith("delta-spark") for path in found):
+        raise RuntimeError(f"Delta's jars are not in {folder}: run `make setup`, or set EMPORIUM_JARS.")
+    return found
+
+
+def _engine_conf(master: str) -> dict[str, str]:
+    cfg = settings()
+    scratch = cfg.home / "spark"
+    (scratch / "tmp").mkdir(parents=True, exist_ok=True)
+    log4j = Path(__file__).with_name("log4j2.properties").as_uri()
+    java = (
+        "-XX:+UseSerialGC",
+        "-Duser.timezone=UTC",
+        f"-Djava.io.tmpdir={scratch / 'tmp'}",
+        f"-Dderby.system.home={scratch}",
+        f"-Dlog4j2.configurationFile={log4j}",
+    )
+    conf = {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.local.dir": str(scratch / "tmp"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": cfg.spark_driver_memory,
+    } | _s3_conf()
+    paths = [str(path) for path in jars()]
+    if master.startswith("local"):
+        # C1 only: jobs of half a minute end before C2's code would pay for its compilation (see benchmarks).
+        conf["spark.driver.extraJavaOptions"] = " ".join(
+            (*java, "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=192m")
+        )
+        conf["spark.driver.extraClassPath"] = os.pathsep.join(paths)
+        conf["spark.sql.shuffle.partitions"] = "4"
+        conf["spark.default.parallelism"] = "4"
+    else:
+        conf["spark.driver.extraJavaOptions"] = " ".join(java)
+        conf["spark.jars"] = ",".join(paths)
+    if _LOOPBACK.search(master):
+        conf["spark.driver.host"] = conf["spark.driver.bindAddress"] = "127.0.0.1"
+    return conf
+
+
+def _s3_conf() -> dict[str, str]:
+    """The AWS variables that delta-rs reads, under Hadoop's names."""
+    names = {
+        "AWS_ACCESS_KEY_ID": "access.key",
+        "AWS_SECRET_ACCESS_KEY": "secret.key",
+        "AWS_ENDPOINT_URL": "endpoint",
+        "AWS_REGION": "endpoint.region",
+    }
+    if "://" not in settings().lake_root:
+        return {}
+    conf = {f"spark.hadoop.fs.s3a.{key}": os.environ[name] for name, key in names.items() if name in os.environ}
+    if "AWS_ENDPOINT_URL" in os.environ:
+        conf["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    return conf

@@ -1,0 +1,302 @@
+"""The dbt project on an embedded Postgres: a handful of rows of every source, built by the real command."""
+
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include import dbt
+from include.ingest.tables import prepare
+from include.warehouse.engine import connect
+
+pytestmark = pytest.mark.integration
+
+DAY = date(2025, 1, 2)
+FIRST, TEN = "2025-01-01", "2025-01-01 10:00+00"
+NIGHT_2 = {"partition_on": "2025-01-02", "known_at": "2025-01-02 09:00+00"}
+
+
+def order_of_outlet(order_id: str, customer: str, status: str, **known: str) -> dict:
+    return {"order_id": order_id, "customer_email": customer, "customer_region": "South", "currency": "USD",
+            "ordered_at": "2025-01-01 09:00+00", "status": status, **known}  # fmt: skip
+
+
+def event(event_id: str, customer: str | None, kind: str, at: str) -> dict:
+    return {"event_id": event_id, "visitor_id": "v", "customer_email": customer, "event_type": kind, "product_id": "7",
+            "event_at": f"2025-01-01 {at}+00"}  # fmt: skip
+
+
+def olist_order(order_id: str, customer: str, status: str, **more: str) -> dict:
+    return {"order_id": order_id, "customer_id": customer, "order_status": status,
+            "order_purchase_timestamp": "2025-01-01 08:00+00", "order_estimated_delivery_date": "2025-01-05",
+            **more}  # fmt: skip
+
+
+def line(invoice: str, number: int, code: str, quantity: int, price: str, customer: str | None) -> dict:
+    return {"invoice_no": invoice, "line_no": number, "stock_code": code, "description": code, "quantity": quantity,
+            "invoice_date": TEN, "unit_price": price, "customer_id": customer, "country": "France"}  # fmt: skip
+
+
+def shop_order(order_id: int, customer: str, status: int) -> dict:
+    return {"order_id": order_id, "email": customer, "order_status_id": status, "payment_method": "Credit Card",
+            "total": 22, "date_added": TEN}  # fmt: skip
+
+
+ROWS: dict[str, list[dict]] = {
+    "demo_shop.oc_vendor": [{"vendor_id": 1, "name": "A &amp; B", "zone": "North"}],
+    "demo_shop.oc_product": [{"product_id": 7, "name": "Cup", "category": "Kitchen", "price": 6, "vendor_id": 1}],
+    # Order 2 is an abandoned checkout.
+    "demo_shop.oc_order": [shop_order(1, "ann", 1), shop_order(2, "bob", 0)],
+    "demo_shop.oc_order_product": [
+        {"order_product_id": 1, "order_id": 1, "product_id": 7, "quantity": 1, "price": 6},
+        {"order_product_id": 2, "order_id": 1, "product_id": 8, "quantity": 1, "price": 6},
+        {"order_product_id": 3, "order_id": 2, "product_id": 7, "quantity": 1, "price": 6},
+    ],
+    "demo_shop.oc_order_total": [{"order_total_id": 1, "order_id": 1, "code": "shipping", "value": "9.99"}],
+    "demo_shop.oc_order_history": [
+        {"order_history_id": 1, "order_id": 1, "order_status_id": 1, "date_added": TEN},
+        {"order_history_id": 2, "order_id": 1, "order_status_id": 5, "date_added": "2025-01-09 12:00+00",
+         "partition_on": "2025-01-09", "known_at": "2025-01-09 12:00+00"},
+    ],
+    "demo_outlet.orders": [
+        order_of_outlet("O1", "ann", "created"),
+        order_of_outlet("O1", "ann", "canceled", **NIGHT_2),
+        order_of_outlet("O2", "dan", "created"),
+    ],
+    "demo_outlet.order_items": [
+        {"order_id": order_id, "line": 1, "sku": "S1", "vendor_code": "V1", "quantity": 2, "unit_price": "2.50",
+         "freight": 1} for order_id in ("O1", "LOST")
+    ],
+    "demo_clicks.events": [
+        event("e1", None, "view", "10:00"), event("e2", "ann", "cart", "10:10"), event("e3", None, "view", "11:00")
+    ],
+    "olist.orders": [
+        olist_order("X", "per-order", "created"),
+        olist_order("X", "per-order", "delivered", order_approved_at="2025-01-01 12:00+00",
+                    order_delivered_carrier_date="2025-01-03 08:00+00",
+                    order_delivered_customer_date="2025-01-06 20:00+00",
+                    partition_on="2025-01-06", known_at="2025-01-06 20:00+00"),
+        olist_order("NOITEMS", "other", "unavailable"),
+    ],
+    "olist.customers": [{"customer_id": "per-order", "customer_unique_id": "person", "customer_state": "SP"}],
+    "olist.order_items": [
+        {"order_id": "X", "order_item_id": 1, "product_id": "p1", "seller_id": "s1", "price": "58.90",
+         "freight_value": "13.29"},
+        {"order_id": "X", "order_item_id": 2, "product_id": "p2", "seller_id": "s1", "price": "10", "freight_value": 2},
+    ],
+    "olist.order_payments": [
+        {"order_id": "X", "payment_sequential": 1, "payment_type": "credit_card", "payment_installments": 2,
+         "payment_value": "84.19"}
+    ],
+    "olist.products": [
+        {"product_id": "p1", "product_category_name": "artes"},
+        {"product_id": "p2", "product_category_name": "pc_gamer"},
+        {"product_id": "p3", "product_category_name": None},
+    ],
+    "olist.category_translation": [{"product_category_name": "artes", "product_category_name_english": "art"}],
+    "online_retail.lines": [
+        line("536365", 1, "85123A", 6, "2.55", "eve"),
+        line("536365", 2, "POST", 1, "18", "eve"),
+        line("C536366", 1, "85123A", -1, "2.55", None),
+    ],
+}  # fmt: skip
+
+
+def fill_raw() -> None:
+    with connect("loader") as conn:
+        for name, content in ROWS.items():
+            source, table = name.split(".")
+            for number, row in enumerate(content):
+                whole = {"partition_on": FIRST, "known_at": TEN, "_file": "test", "_line": number, **row}
+                conn.execute(
+                    sql.SQL("insert into {} ({}) values ({})").format(
+                        sql.Identifier(f"raw_{source}", table),
+                        sql.SQL(", ").join(map(sql.Identifier, whole)),
+                        sql.SQL(", ").join([sql.Placeholder()] * len(whole)),
+                    ),
+                    list(whole.values()),
+                )
+
+
+def empty_raw() -> None:
+    """No rows in any raw table, whoever wrote them."""
+    with connect() as conn:
+        tables = conn.execute(
+            "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname like 'raw\\_%'"
+        ).fetchall()
+        conn.execute("truncate " + ", ".join(table for (table,) in tables))
+
+
+def rows(query: str) -> list[tuple]:
+    with connect() as conn:
+        return conn.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def raw(warehouse: Path) -> Iterator[None]:
+    prepare()
+    empty_raw()
+    fill_raw()
+    yield
+    empty_raw()
+    with connect("transformer") as conn:
+        for schema in ("core", "intermediate", "staging"):
+            kinds = conn.execute(
+                "select case table_type when 'VIEW' then 'view' else 'table' end, table_name "
+                "from information_schema.tables where table_schema = %s and table_name !~ 'probe'",
+                (schema,),
+            ).fetchall()
+            for kind, name in kinds:
+                conn.execute(f"drop {kind} if exists {schema}.{name} cascade")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def built(raw: None) -> None:
+    assert dbt.run("build", as_of=DAY) == 0
+
+
+def test_dbt_unit_tests_pass_even_before_the_first_build(raw: None) -> None:
+    assert dbt.run("run", ["--empty"]) == 0
+    assert dbt.run("test", ["--select", "test_type:unit"]) == 0
+
+
+def test_orders_show_their_newest_known_state_and_exact_sums(built: None) -> None:
+    found = rows(
+        "select marketplace, order_id, customer_id, status, n_items, item_amount, freight_amount, order_amount "
+        "from core.fact_order order by 1, 2"
+    )
+    money = Decimal
+    assert found == [
+        ("demo_outlet", "O1", "ann", "canceled", 1, money("5"), money("1"), money("6")),
+        ("demo_outlet", "O2", "dan", "created", 0, money("0"), money("0"), money("0")),
+        ("demo_shop", "1", "ann", "delivered", 2, money("12"), money("9.99"), money("21.99")),
+        ("olist", "NOITEMS", None, "unavailable", 0, money("0"), money("0"), money("0")),
+        ("olist", "X", "person", "delivered", 2, money("68.90"), money("15.29"), money("84.19")),
+        ("online_retail", "536365", "eve", "approved", 2, money("33.30"), money("0"), money("33.30")),
+        ("online_retail", "C536366", None, "canceled", 1, money("-2.55"), money("0"), money("-2.55")),
+    ]
+
+
+def test_an_item_without_its_order_is_kept_and_warned_about(built: None) -> None:
+    assert rows("select item_amount, ordered_at, ordered_on from core.fact_order_item where order_id = 'LOST'") == [
+        (Decimal(5), None, date(2025, 1, 1))
+    ]
+    verdicts = rows(
+        "select severity, is_passed, n_failed from ops.quality_result where gate = 'warehouse' "
+        "and as_of = '2025-01-02' and target = 'fact_order_item' and rule ~ 'fact_order_$'"
+    )
+    assert verdicts == [("warning", False, 1)]
+
+
+def test_versions_show_nothing_that_was_not_known_on_their_day(built: None) -> None:
+    found = rows(
+        "select order_id, known_on::text, status, delivered_at is not null from core.version_orders "
+        "where order_id in ('1', 'X', 'O1') order by 1, 2"
+    )
+    assert found == [
+        ("1", "2025-01-01", "created", False),
+        ("1", "2025-01-09", "delivered", True),
+        ("O1", "2025-01-01", "created", False),
+        ("O1", "2025-01-02", "canceled", False),
+        ("X", "2025-01-01", "created", False),
+        ("X", "2025-01-06", "delivered", True),
+    ]
+
+
+def test_lateness_counts_days_after_the_promised_day(built: None) -> None:
+    found = rows("select order_id, delay_days, is_late from core.fact_delivery order by 1")
+    assert found == [("1", 1, True), ("NOITEMS", None, None), ("X", 1, True)]
+
+
+def test_dimensions_hold_what_was_sold_but_never_listed(built: None) -> None:
+    products = rows(
+        "select marketplace, product_id, category, is_product, first_sold_on is null "
+        "from core.dim_product order by 1, 2"
+    )
+    assert products == [
+        ("demo_outlet", "S1", "unknown", True, False),
+        ("demo_shop", "7", "Kitchen", True, False),
+        ("demo_shop", "8", "unknown", True, False),
+        ("olist", "p1", "art", True, False),
+        ("olist", "p2", "pc_gamer", True, False),
+        ("olist", "p3", "unknown", True, True),
+        ("online_retail", "85123A", "unknown", True, False),
+        ("online_retail", "POST", "unknown", False, False),
+    ]
+    vendors = rows("select marketplace, vendor_id, vendor_name from core.dim_vendor order by 1, 2")
+    assert vendors == [("demo_outlet", "V1", None), ("demo_shop", "1", "A & B"), ("olist", "s1", None)]
+
+
+def test_one_person_of_two_shops_is_one_customer_and_canceled_orders_do_not_count(built: None) -> None:
+    assert rows("select n_orders, first_marketplace from core.dim_customer where customer_id = 'ann'") == [
+        (1, "demo_outlet")
+    ]
+    assert rows("select n_orders, first_order_on from core.dim_customer where customer_id = 'bob'") == []
+
+
+def test_sessions_count_their_events(built: None) -> None:
+    found = rows(
+        "select customer_id, n_events, n_product_views, n_cart_adds from core.fact_session "
+        "where marketplace = 'demo_shop' order by started_at"
+    )
+    assert found == [("ann", 2, 1, 1), (None, 1, 1, 0)]
+
+
+def test_a_rebuild_leaves_the_same_rows(built: None) -> None:
+    tables = [
+        name for (name,) in rows("select tablename from pg_tables where schemaname = 'core' and tablename !~ 'probe'")
+    ]
+    assert len(tables) >= 13
+
+    def content() -> dict[str, list[tuple]]:
+        return {
+            name: rows(f"select md5(string_agg(t::text, ',' order by t::text)) from core.{name} t") for name in tables
+        }
+
+    before = content()
+    assert dbt.run("build") == 0
+    assert content() == before
+
+
+def test_a_status_outside_the_vocabulary_stops_the_build_and_names_the_test(
+    built: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = "update raw_demo_outlet.orders set status = %s where order_id = 'O2'"
+    with connect() as conn:
+        conn.execute(change, ("teleported",))
+    try:
+        assert dbt.run("build", ["--select", "stg_demo_outlet__orders+"]) == 1
+    finally:
+        with connect() as conn:
+            conn.execute(change, ("created",))
+    out = capsys.readouterr()
+    assert "FAILED test accepted_values_fact_order_status" in out.err
+    path = next(line.strip() for line in out.err.splitlines() if line.startswith("  "))
+    assert "teleported" not in Path(path).read_text()
+    assert "failed" in out.out
+
+
+def test_a_version_that_shows_the_future_stops_the_build(built: None, capsys: pytest.CaptureFixture[str]) -> None:
+    change = "update raw_olist.orders set order_delivered_carrier_date = %s where order_status = 'created'"
+    with connect() as conn:
+        conn.execute(change, ("2025-01-02 00:00+00",))
+    try:
+        assert dbt.run("build", ["--select", "int_orders__versions"]) == 1
+    finally:
+        with connect() as conn:
+            conn.execute(change, (None,))
+    assert "known_by_its_day" in capsys.readouterr().err
+
+
+def test_dbt_may_not_touch_what_bi_reads(built: None) -> None:
+    with connect("transformer") as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("create table published.mine (id int)")
+
+
+def test_docs_are_one_page_that_needs_no_server(built: None, warehouse: Path) -> None:
+    assert dbt.main(["docs", "generate"]) == 0
+    assert (warehouse / "dbt" / "target" / "static_index.html").stat().st_size > 1_000_000

@@ -1,0 +1,153 @@
+"""The raw gate's verdicts on frames, without a database."""
+
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pytest
+
+from expectations._gx import Rule, gxe, message, validate
+from expectations.raw import judge, rules
+from expectations.raw import message as why
+from include.ingest import bronze
+from include.ingest.load import VERDICT
+from include.ingest.sources import Entity
+from include.settings import settings
+
+DAY = date(2025, 3, 2)
+ENTITY = Entity.model_validate(
+    {
+        "key": ["id"],
+        "file": "things",
+        "columns": {
+            "id": {"required": True},
+            "n": {"type": "integer", "required": True, "min": 1},
+            "at": {"type": "timestamptz"},
+            "kind": {"in": ["a", "b"], "severity": "warning"},
+        },
+        "rules": [
+            {
+                "name": "id_is_short",
+                "expectation": "ExpectColumnValueLengthsToBeBetween",
+                "arguments": {"column": "id", "max_value": 5},
+            }
+        ],
+        "min_rows": {"n": 2},
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def _bronze(*rows, day=DAY):
+    """Rows as (id, n, at, kind, error)."""
+    names = ("id", "n", "at", "kind", "_error")
+    found = [
+        dict(zip(names, (*row, *[None] * (5 - len(row))), strict=True))
+        | {"partition_on": day, "known_at": None, "_file": "things.csv", "_line": line}
+        for line, row in enumerate(rows, 2)
+    ]
+    return pa.Table.from_pylist(found, schema=bronze.schema(ENTITY))
+
+
+def _judge(table, days=(DAY,)):
+    return judge("shop", "things", ENTITY, table, list(days), dict.fromkeys(days, "f"))
+
+
+def _check(judged, rule, day=DAY):
+    (found,) = [one for one in judged.checks if one.rule == rule and one.as_of == day]
+    return found
+
+
+def test_each_broken_rule_is_named_and_the_first_one_leads():
+    judged = _judge(
+        _bronze(
+            ("1", "1"),
+            (None, "1"),
+            ("3", "x"),
+            ("4", None),
+            ("5", "0", "2025-02-30"),
+            ("toolong", "1"),
+            ("7", "1", None, "z"),
+            (None, None, None, None, "not JSON"),
+        )
+    )
+    assert dict(zip(judged.bad["_line"].to_pylist(), judged.broken_rules, strict=True)) == {
+        3: ["id_is_present"],
+        4: ["n_is_integer"],
+        5: ["n_is_present"],
+        6: ["n_is_in_range", "at_is_timestamptz"],
+        7: ["id_is_short"],
+        9: ["line_parses"],
+    }
+    assert _check(judged, "kind_is_known").n_failed == 1
+    assert _check(judged, "kind_is_known").observed["on_break"] == "record"
+    assert _check(judged, "n_is_integer").observed["first"] == ["things.csv:4"]
+
+
+@pytest.mark.parametrize(("n_bad", "is_passed"), [(0, True), (5, True), (6, False)])
+def test_the_batch_stops_above_the_threshold_not_at_it(n_bad, is_passed):
+    judged = _judge(_bronze(*[(str(i), "0" if i < n_bad else "1") for i in range(100)]))
+    verdict = _check(judged, VERDICT)
+    assert (verdict.is_passed, verdict.n_failed, verdict.n_checked) == (is_passed, n_bad, 100)
+    assert len(judged.bad) == n_bad
+    if not is_passed:
+        text = why(verdict)
+        assert "shop.things of 2025-03-02: 6 of 100 rows (6.0%)" in text
+        assert "n_is_in_range 6; first: things.csv:2, things.csv:3" in text
+
+
+def test_the_share_is_per_day_and_an_empty_day_passes():
+    other, empty = DAY + timedelta(days=1), DAY + timedelta(days=2)
+    table = pa.concat_tables([_bronze(*[(str(i), "1") for i in range(99)]), _bronze(("x", "0"), day=other)])
+    judged = _judge(table, (DAY, other, empty))
+    assert [_check(judged, VERDICT, day).is_passed for day in (DAY, other, empty)] == [True, False, True]
+    assert [_check(judged, "rows_are_enough", day).is_passed for day in (DAY, other, empty)] == [True, False, False]
+
+
+def test_a_day_without_any_row_is_judged():
+    judged = _judge(_bronze())
+    assert [(one.rule, one.is_passed) for one in judged.checks] == [(VERDICT, True), ("rows_are_enough", False)]
+
+
+def test_a_rule_that_cannot_be_evaluated_stops_the_batch():
+    entity = ENTITY.model_copy(
+        update={
+            "rules": [
+                ENTITY.rules[0].model_copy(update={"arguments": {"column": "idd", "max_value": 5}}),
+            ]
+        }
+    )
+    judged = judge("shop", "things", entity, _bronze(("1", "1")), [DAY], {DAY: "f"})
+    (stop,) = [one for one in judged.checks if one.severity == "critical" and not one.is_passed]
+    assert stop.rule == "id_is_short_can_be_judged"
+
+
+def test_a_rule_with_wrong_arguments_says_so():
+    wrong = ENTITY.rules[0].model_copy(update={"expectation": "ExpectNothing"})
+    with pytest.raises(ValueError, match="Rule id_is_short: ExpectNothing"):
+        rules(ENTITY.model_copy(update={"rules": [wrong]}))
+
+
+def test_the_wrapper_reports_positions_whatever_the_index_and_the_first_keys():
+    frame = _bronze(("1", "1"), ("2", None)).select(["id", "n"]).to_pandas().set_index("n", drop=False)
+    suite = [
+        Rule("n_is_present", "critical", gxe.ExpectColumnValuesToNotBeNull(column="n")),
+        Rule("again", "warning", gxe.ExpectColumnValuesToNotBeNull(column="n")),
+        Rule("rows", "critical", gxe.ExpectTableRowCountToBeBetween(min_value=5)),
+        Rule("gone", "critical", gxe.ExpectColumnValuesToBeBetween(column="gone", min_value=5)),
+    ]
+    present, again, rows, gone = validate(frame, suite, gate="g", target="t", as_of=DAY, keys=["id"])
+    assert present.rows.tolist() == again.rows.tolist() == [1]
+    assert present.check.observed == {"first": [{"id": "2"}]}
+    assert (rows.check.is_passed, rows.rows.tolist(), rows.check.observed) == (False, [], {"observed": 2})
+    assert not gone.check.is_passed
+    assert "gone" in gone.check.observed["error"]
+    assert "t as of 2025-03-02: n_is_present is broken by 1 of 2 rows; first: id=2" in message(present.check)
+    with pytest.raises(ValueError, match="share a name: again"):
+        validate(frame, [suite[1], suite[1]], gate="g", target="t", as_of=DAY)

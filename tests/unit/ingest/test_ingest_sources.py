@@ -1,0 +1,66 @@
+"""Source YAMLs: what is wrong is said with file and field."""
+
+import pytest
+
+from include.ingest.sources import FOLDER, load_source, parse_source, sources
+
+GOOD = """
+source: corner_shop
+group: demo
+adapter: daily_csv
+marketplace: corner_shop
+currency: EUR
+folder: demo/corner
+provides: [orders]
+entities:
+  orders:
+    file: orders
+    key: [order_id]
+    columns:
+      order_id: {required: true}
+      total: {type: "numeric(18,4)", min: 0}
+"""
+
+
+def _parse(tmp_path, text):
+    path = tmp_path / "corner_shop.yaml"
+    path.write_text(text)
+    return parse_source(path)
+
+
+def test_every_yaml_of_the_project_is_a_source():
+    assert {one.source for one in sources()} == {path.stem for path in FOLDER.glob("*.yaml")}
+    assert [one.source for one in sources("demo")] == ["demo_clicks", "demo_outlet", "demo_shop"]
+
+
+def test_a_good_yaml_is_read(tmp_path):
+    source = _parse(tmp_path, GOOD)
+    assert source.raw_schema == "raw_corner_shop"
+    assert source.entities["orders"].source_columns == {"order_id": "order_id", "total": "total"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("adapter: daily_csv", "adapter: ftp", "adapter"),
+        ("currency: EUR", "currency: euro", "currency"),
+        ("folder: demo/corner\n", "", "folder"),
+        ("    file: orders\n", "", "entity orders"),
+        ("key: [order_id]", "key: [id]", "entities.orders: `key` names id"),
+        ("{required: true}", "{}", "key column order_id"),
+        ('"numeric(18,4)"', "money", "entities.orders.columns.total.type"),
+        ("min: 0", "minimum: 0", "entities.orders.columns.total.minimum"),
+        ("source: corner_shop", "source: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_yaml_names_file_and_field(tmp_path, old, new, named):
+    assert old in GOOD
+    with pytest.raises(ValueError) as error:
+        _parse(tmp_path, GOOD.replace(old, new))
+    assert "corner_shop.yaml" in str(error.value)
+    assert named in str(error.value)
+
+
+def test_an_unknown_source_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"no source 'shopify'.*olist"):
+        load_source("shopify")
