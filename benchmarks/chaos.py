@@ -23,7 +23,7 @@ from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 
 VICTIMS = {
-    "scheduler": ("the scheduler while features are built", "spark_jobs.features"),
+    "airflow-scheduler": ("the scheduler while features are built", "spark_jobs.features"),
     "spark": ("the Spark task's Python and JVM", "spark_jobs.features"),
     "postgres": ("Postgres while dbt builds", "include.dbt build"),
 }

@@ -44,9 +44,12 @@ def up() -> None:
     """Start Postgres, MLflow and Airflow, and wait until they are healthy."""
     from include import services
 
+    from include.ingest.tables import prepare
+
     try:
         services.up(_say)
-    except services.ServiceError as error:
+        prepare()
+    except RuntimeError as error:
         raise _fail(error) from None
 
 
@@ -55,7 +58,7 @@ def down() -> None:
     """Stop everything of this home; no process is left."""
     from include import services
 
-    services.down(_say)
+    services.down()
 
 
 @app.command()
@@ -85,11 +88,11 @@ def run(
 
     try:
         night.run(console, as_of=_day(as_of), first=_day(first), group=source or settings().source, data=data)
-    except (night.NightError, services.ServiceError) as error:
+    except (night.NightError, RuntimeError) as error:
         raise _fail(error) from None
     except KeyboardInterrupt:
         _say("\nInterrupted: stopping every service of this home ...")
-        services.down(_say)
+        services.down()
         raise typer.Exit(130) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from rich.table import Table
 
 from include import services
 from include.ingest.plan import Opened
-from include.services.airflow_api import AirflowApi
-from include.settings import settings
+from include.services.airflow_api import FINISHED, Airflow, AirflowError
+from include.settings import ROOT, settings
 from include.warehouse.engine import connect, dsn
 
 LAYERS = ("ingest", "warehouse", "features", "train", "score", "monitor")
@@ -27,7 +28,8 @@ POLL_SECONDS = 1.0
 HAND_OFF_TIMEOUT_SECONDS = 180
 """How long a layer may take to start after the one before it ended."""
 
-DONE = ("success", "failed")
+OUTAGE_SECONDS = 120
+"""How long Airflow may be out of reach, while something is restarted, before the night is given up."""
 
 
 class NightError(Exception):
@@ -91,8 +93,12 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     day = as_of or _next_night(opened)
     if not opened.first < day <= opened.last:
         raise NightError(f"{group} has data from {opened.first} to {opened.last}; {day} is not a day of it to run.")
-    api = AirflowApi()
-    wait_for_dags(api)
+    api = Airflow()
+    api.wait_for_dags(LAYERS)
+    for layer in LAYERS:
+        api.unpause(layer)
+    for name, pool in json.loads((ROOT / "include" / "airflow" / "pools.json").read_text()).items():
+        api.set_pool(name, pool["slots"], pool["description"])
     loaded = _loaded_until(group)
     conf: dict[str, Any] = {"source": group}
     if data:
@@ -149,21 +155,7 @@ def _next_night(opened: Opened) -> date:
 # --- following -----------------------------------------------------------------------------------
 
 
-def wait_for_dags(api: AirflowApi, seconds: float = 120) -> None:
-    """Wait until Airflow has parsed every layer's DAG, and unpause them."""
-    deadline = time.monotonic() + seconds
-    while True:
-        known = {dag["dag_id"] for dag in api.dags()}
-        if known >= set(LAYERS):
-            break
-        if time.monotonic() > deadline:
-            raise NightError(f"Airflow has not parsed {sorted(set(LAYERS) - known)}: see {settings().logs_dir}.")
-        time.sleep(POLL_SECONDS)
-    for layer in LAYERS:
-        api.unpause(layer)
-
-
-def follow(console: Console, api: AirflowApi, day: date, conf: dict[str, Any], layers: tuple[str, ...]) -> list[Layer]:
+def follow(console: Console, api: Airflow, day: date, conf: dict[str, Any], layers: tuple[str, ...]) -> list[Layer]:
     """Trigger ``ingest`` for the day and follow the runs it causes, showing progress; returns the layers.
 
     Raises ``NightError`` as soon as a run has failed.
@@ -174,41 +166,52 @@ def follow(console: Console, api: AirflowApi, day: date, conf: dict[str, Any], l
     state = [Layer(dag_id) for dag_id in layers]
     state[0].run_id, state[0].started = run_id, time.monotonic()
     with _display(console, key, state) as show:
-        current = 0
-        since = time.monotonic()
+        current, since, reached = 0, time.monotonic(), time.monotonic()
         while current < len(state):
             layer = state[current]
-            if layer.run_id is None:
-                new = [run for run in api.runs(layer.dag_id, key) if run["dag_run_id"] not in before[layer.dag_id]]
-                if new:
-                    layer.run_id, layer.started = new[-1]["dag_run_id"], time.monotonic()
-                elif time.monotonic() - since > HAND_OFF_TIMEOUT_SECONDS:
-                    raise NightError(
-                        f"{layer.dag_id} as of {key} did not start within {HAND_OFF_TIMEOUT_SECONDS} s: "
-                        f"look at {settings().airflow_base_url}/dags/{layer.dag_id}."
-                    )
-            if layer.run_id is not None:
-                layer.state = api.run(layer.dag_id, layer.run_id)["state"]
-                layer.tasks = api.task_instances(layer.dag_id, layer.run_id)
-                if layer.state in DONE:
-                    layer.ended = since = time.monotonic()
-                    show()
-                    if layer.state == "failed":
-                        raise NightError(_failure(api, key, layer))
-                    current += 1
-                    continue
+            try:
+                _refresh(api, key, layer, before[layer.dag_id])
+                reached = time.monotonic()
+            except AirflowError as error:
+                if time.monotonic() - reached > OUTAGE_SECONDS:
+                    raise NightError(f"{error} What runs goes on; `./emporium status` tells.") from error
             show()
-            time.sleep(POLL_SECONDS)
+            if layer.run_id is None and time.monotonic() - since > HAND_OFF_TIMEOUT_SECONDS:
+                raise NightError(
+                    f"{layer.dag_id} as of {key} did not start within {HAND_OFF_TIMEOUT_SECONDS} s: "
+                    f"look at {settings().airflow_base_url}/dags/{layer.dag_id}."
+                )
+            if layer.state == "failed":
+                raise NightError(_failure(api, key, layer))
+            if layer.state == "success":
+                since = time.monotonic()
+                current += 1
+            else:
+                time.sleep(POLL_SECONDS)
     return state
 
 
-def _failure(api: AirflowApi, key: str, layer: Layer) -> str:
+def _refresh(api: Airflow, key: str, layer: Layer, before: set[str]) -> None:
+    """Bring what is known of a layer up to date."""
+    if layer.run_id is None:
+        new = [run for run in api.runs(layer.dag_id, key) if run["dag_run_id"] not in before]
+        if not new:
+            return
+        layer.run_id, layer.started = new[-1]["dag_run_id"], time.monotonic()
+    state = api.run(layer.dag_id, layer.run_id)["state"]
+    layer.tasks = api.task_instances(layer.dag_id, layer.run_id)
+    if state in FINISHED:
+        layer.ended = time.monotonic()
+    layer.state = state
+
+
+def _failure(api: Airflow, key: str, layer: Layer) -> str:
     failed = [task for task in layer.tasks if task["state"] == "failed"] or layer.tasks
     lines = [f"The night of {key} failed in {layer.dag_id}: {', '.join(_task_name(task) for task in failed)}."]
     for task in failed[:2]:
         assert layer.run_id is not None
         log = api.task_log(layer.dag_id, layer.run_id, task["task_id"], task["try_number"], task["map_index"])
-        lines += [f"--- the end of the log of {_task_name(task)}:", *log.splitlines()[-20:]]
+        lines += [f"--- the end of the log of {_task_name(task)}:", *log[-20:]]
     url = f"{settings().airflow_base_url}/dags/{layer.dag_id}/runs/{layer.run_id}"
     lines.append(
         f"Mend it and run the same again, or clear the task in {url}. Runbook: docs/runbooks/{layer.dag_id}.md"
@@ -230,7 +233,7 @@ def _display(console: Console, key: str, state: list[Layer]) -> Iterator[Any]:
         for layer in state:
             if layer.run_id is None:
                 continue
-            if layer.state in DONE:
+            if layer.state in FINISHED:
                 text = f"{layer.state} in {layer.seconds:.0f} s ({layer.done()} tasks)"
             else:
                 text = f"{layer.state} {layer.done()} {layer.running()}".rstrip()
@@ -323,10 +326,10 @@ def show_links(console: Console) -> None:
 def recent(n: int = 3) -> dict[str, Any]:
     """The newest partitions per layer from Airflow and what failed; empty where Airflow is down."""
     try:
-        api = AirflowApi()
-        newest = {dag_id: api.runs(dag_id, None, limit=n) for dag_id in LAYERS}
-    except Exception as error:
-        return {"error": f"Airflow does not answer ({type(error).__name__})"}
+        api = Airflow(retry_seconds=0)
+        newest = {dag_id: api.runs(dag_id)[::-1][:n] for dag_id in LAYERS}
+    except AirflowError as error:
+        return {"error": str(error)}
     out: dict[str, Any] = {}
     for dag_id, runs in newest.items():
         out[dag_id] = [

@@ -162,13 +162,20 @@ def platt(log_odds: np.ndarray, label: np.ndarray, n_steps: int = 50) -> tuple[f
     target = np.where(label == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
 
     def newton(design: np.ndarray, offset: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        def nll(at: np.ndarray) -> float:
+            z = design @ at + offset
+            return float(np.sum(np.logaddexp(0, z) - target * z))
+
         for _ in range(n_steps):
             p = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -30, 30)))
-            weight = np.maximum(p * (1 - p), 1e-9)
-            hessian = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(design.shape[1])
+            hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-9 * np.eye(design.shape[1])
             move = np.linalg.solve(hessian, design.T @ (target - p))
-            beta = beta + np.clip(move, -2, 2)
-            if np.abs(move).max() < 1e-10:
+            # Far from the optimum a full step overshoots and never comes back: halve it until it helps.
+            here = nll(beta)
+            while nll(beta + move) > here and np.abs(move).max() > 1e-10:
+                move = move / 2
+            beta = beta + move
+            if np.abs(move).max() < 1e-9:
                 break
         return beta
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from include.dictionary import describe, read_warehouse, render
+from include.dictionary import PAGE, describe, read_warehouse, render
 from include.warehouse.engine import connect
 
 pytestmark = pytest.mark.integration
@@ -39,3 +39,14 @@ def test_partitions_and_the_planted_truth_stay_out(warehouse):
 
 def test_page_is_the_same_twice(warehouse):
     assert render(describe(read_warehouse(), {})) == render(describe(read_warehouse(), {}))
+
+
+def test_committed_page_knows_every_table_and_column_of_the_migrations(warehouse):
+    sections = {part.split("\n")[0]: part for part in PAGE.read_text().split("\n### ")[1:]}
+    missing = []
+    for table in read_warehouse():
+        section = sections.get(f"{table.schema}.{table.name}", "")
+        if "Columns as in [bi." in section:
+            section = sections[f"bi.{table.name}"]
+        missing += [f"{table.schema}.{table.name}.{c.name}" for c in table.columns if f"| `{c.name}` |" not in section]
+    assert missing == [], "run `make docs`"

@@ -2,6 +2,10 @@
 -- it became known, so that it is counted and seen.
 with items as (
     {{ union_sources("order_items") }}
+),
+
+orders as (
+    select * from {{ ref("int_orders__current") }}
 )
 
 select
@@ -9,5 +13,4 @@ select
     items.quantity * items.unit_amount as item_amount,
     coalesce(orders.ordered_on, items.known_on) as ordered_on
 from items
-left join {{ ref("int_orders__current") }} as orders
-    on items.marketplace = orders.marketplace and items.order_id = orders.order_id
+left join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id

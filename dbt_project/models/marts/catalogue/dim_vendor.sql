@@ -8,6 +8,10 @@ with sold as (
     from {{ ref("int_order_items__current") }}
     where vendor_id is not null
     group by marketplace, vendor_id
+),
+
+vendors as (
+    select * from {{ ref("int_vendors__current") }}
 )
 
 -- A vendor that sold before the vendor list told of them is here as well, so that no join loses a sale.
@@ -17,5 +21,5 @@ select
     vendors.vendor_name,
     vendors.region,
     sold.first_sold_on
-from {{ ref("int_vendors__current") }} as vendors
+from vendors
 full join sold using (marketplace, vendor_id)

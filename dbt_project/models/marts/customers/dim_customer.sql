@@ -10,6 +10,10 @@ with orders as (
     from {{ ref("int_orders__current") }}
     where customer_id is not null
     group by customer_id
+),
+
+customers as (
+    select * from {{ ref("int_customers__current") }}
 )
 
 select
@@ -20,4 +24,4 @@ select
     orders.first_marketplace,
     customers.region
 from orders
-full join {{ ref("int_customers__current") }} as customers using (customer_id)
+full join customers using (customer_id)

@@ -1,6 +1,10 @@
 {{ config(indexes=[{"columns": ["order_id", "marketplace"], "unique": true}]) }}
 
-with items as (
+with orders as (
+    select * from {{ ref("int_orders__current") }}
+),
+
+items as (
     select
         marketplace,
         order_id,
@@ -25,5 +29,5 @@ select
     coalesce(items.item_amount + items.freight_amount, 0) as order_amount,
     orders.currency,
     greatest(orders.known_at, items.known_at) as known_at
-from {{ ref("int_orders__current") }} as orders
+from orders
 left join items on orders.marketplace = items.marketplace and orders.order_id = items.order_id

@@ -1,5 +1,13 @@
 {{ config(indexes=[{"columns": ["order_id", "order_item_id", "marketplace"], "unique": true}]) }}
 
+with items as (
+    select * from {{ ref("int_order_items__current") }}
+),
+
+orders as (
+    select * from {{ ref("int_orders__current") }}
+)
+
 select
     items.order_id,
     items.order_item_id,
@@ -15,6 +23,5 @@ select
     items.freight_amount,
     coalesce(orders.currency, items.currency) as currency,
     greatest(items.known_at, orders.known_at) as known_at
-from {{ ref("int_order_items__current") }} as items
-left join {{ ref("int_orders__current") }} as orders
-    on items.marketplace = orders.marketplace and items.order_id = orders.order_id
+from items
+left join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id

@@ -1,6 +1,10 @@
 -- Items with their share of the order's freight: the cents that rounding leaves over go to the first item, so
 -- that an order's items carry exactly what the order was charged.
-with abandoned as (
+with items as (
+    select * from {{ source("demo_shop", "oc_order_product") }}
+),
+
+abandoned as (
     select order_id
     from {{ source("demo_shop", "oc_order") }}
     where order_status_id = 0
@@ -36,7 +40,7 @@ shares as (
             2
         ) as share,
         row_number() over (same_order order by items.order_product_id) as position
-    from {{ source("demo_shop", "oc_order_product") }} as items
+    from items
     left join freight on items.order_id = freight.order_id
     left join abandoned on items.order_id = abandoned.order_id
     where abandoned.order_id is null

@@ -1,6 +1,10 @@
 -- The replay already shows only what was known on each day. Olist's customer_id is one per order; the person
 -- is customer_unique_id.
-with customers as (
+with orders as (
+    select * from {{ source("olist", "orders") }}
+),
+
+customers as (
     {{ newest(source("olist", "customers"), ["customer_id"], "partition_on") }}
 )
 
@@ -20,5 +24,5 @@ select
     orders.order_estimated_delivery_date as estimated_delivery_at,
     orders.known_at,
     orders.partition_on as known_on
-from {{ source("olist", "orders") }} as orders
+from orders
 left join customers on orders.customer_id = customers.customer_id

@@ -1,5 +1,9 @@
 -- Some products have no category and two categories have no translation.
-with translation as (
+with products as (
+    select * from {{ source("olist", "products") }}
+),
+
+translation as (
     {{ newest(source("olist", "category_translation"), ["product_category_name"], "partition_on") }}
 )
 
@@ -13,5 +17,5 @@ select
     true as is_product,
     products.known_at,
     products.partition_on as known_on
-from {{ source("olist", "products") }} as products
+from products
 left join translation on products.product_category_name = translation.product_category_name
