@@ -17,8 +17,8 @@ import time
 
 import psutil
 
-from include import services
 from include.dates import parse_day
+from include.services import supervisor
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 
@@ -61,7 +61,7 @@ def strike(victim: str) -> str:
         doomed = mine("spark_jobs.features")
         doomed += [child for process in doomed for child in process.children(recursive=True)]
     else:
-        pid = services.status()[victim]["pid"]
+        pid = supervisor.status()[victim]["pid"]
         doomed = [psutil.Process(pid)]
     for process in doomed:
         try:

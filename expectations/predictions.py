@@ -42,57 +42,56 @@ QUANTILES = ("p10", "p50", "p90")
 
 @dataclass(frozen=True)
 class Audit:
-    """What a prediction table must look like. ``value`` is the column whose mean and spread are watched."""
+    """What the gate must know of a table that its columns do not say."""
 
     entity: tuple[str, ...]
-    value: str
-    rules: Callable[[pd.DataFrame, date], list[Rule]]
-    eligible: Callable[[date], pd.DataFrame]
-    has_days: bool
+    eligible: Callable[[date], pd.DataFrame] | None
 
 
-def forecast_rules(frame: pd.DataFrame, as_of: date) -> list[Rule]:
-    """Rules on single rows of a forecast table."""
-    keys = [name for name in ("marketplace", "product_id", "category", "forecast_on") if name in frame]
-    first, last = as_of + timedelta(days=1), as_of + timedelta(days=settings().forecast_horizon_days)
-    return [
-        *[
-            Rule(f"{name}_is_finite_and_not_negative", "critical", _between(name, 0, np.finfo(float).max))
-            for name in QUANTILES
-        ],
-        *[Rule(f"{name}_is_given", "critical", gxe.ExpectColumnValuesToNotBeNull(column=name)) for name in QUANTILES],
-        Rule("p10_is_at_most_p50", "critical", _ordered("p50", "p10")),
-        Rule("p50_is_at_most_p90", "critical", _ordered("p90", "p50")),
-        Rule("key_is_unique", "critical", gxe.ExpectCompoundColumnsToBeUnique(column_list=keys)),
-        Rule("forecast_on_is_within_the_horizon", "critical", _between("forecast_on", first, last)),
-        *_common_rules(as_of),
-    ]
+def value_column(frame: pd.DataFrame) -> str:
+    """The column whose mean and spread are watched: p50, else the probability, else the first number."""
+    named = [name for name in frame if name == "p50"] + [name for name in frame if name.endswith("_probability")]
+    return (named or list(frame.select_dtypes("number").columns))[0]
 
 
-def churn_rules(frame: pd.DataFrame, as_of: date) -> list[Rule]:
-    """Rules on single rows of the churn scores."""
-    return [
-        Rule("churn_probability_is_in_0_1", "critical", _between("churn_probability", 0, 1)),
-        Rule("churn_probability_is_given", "critical", gxe.ExpectColumnValuesToNotBeNull(column="churn_probability")),
-        Rule("decile_is_in_1_10", "critical", _between("decile", 1, 10)),
-        Rule("customer_is_unique", "critical", gxe.ExpectColumnValuesToBeUnique(column="customer_id")),
-        Rule("reason_1_is_given", "warning", gxe.ExpectColumnValuesToNotBeNull(column="reason_1")),
-        *_common_rules(as_of),
-    ]
-
-
-def _common_rules(as_of: date) -> list[Rule]:
-    return [
+def rules(frame: pd.DataFrame, keys: Sequence[str], as_of: date) -> list[Rule]:
+    """Rules on single rows, by the columns the table has: quantiles, days, probabilities, deciles, reasons."""
+    out = [
         Rule("as_of_is_the_business_day", "critical", _between("as_of", as_of, as_of)),
-        Rule(
-            "model_name_is_given", "critical", gxe.ExpectColumnValueLengthsToBeBetween(column="model_name", min_value=1)
-        ),
+        Rule("model_name_is_given", "critical", gxe.ExpectColumnValuesToNotBeNull(column="model_name")),
         Rule(
             "model_version_is_the_same_everywhere",
             "critical",
             gxe.ExpectColumnUniqueValueCountToBeBetween(column="model_version", min_value=0, max_value=1),
         ),
+        Rule(
+            "key_is_unique",
+            "critical",
+            gxe.ExpectCompoundColumnsToBeUnique(column_list=list(keys))
+            if len(keys) > 1
+            else gxe.ExpectColumnValuesToBeUnique(column=keys[0]),
+        ),
     ]
+    for name in QUANTILES:
+        if name in frame:
+            out.append(Rule(f"{name}_is_given", "critical", gxe.ExpectColumnValuesToNotBeNull(column=name)))
+            finite = _between(name, 0, np.finfo(float).max)
+            out.append(Rule(f"{name}_is_finite_and_not_negative", "critical", finite))
+    if set(QUANTILES) <= set(frame):
+        out.append(Rule("p10_is_at_most_p50", "critical", _ordered("p50", "p10")))
+        out.append(Rule("p50_is_at_most_p90", "critical", _ordered("p90", "p50")))
+    if "forecast_on" in frame:
+        first, last = as_of + timedelta(days=1), as_of + timedelta(days=settings().forecast_horizon_days)
+        out.append(Rule("forecast_on_is_within_the_horizon", "critical", _between("forecast_on", first, last)))
+    for name in frame:
+        if name.endswith("_probability"):
+            out.append(Rule(f"{name}_is_given", "critical", gxe.ExpectColumnValuesToNotBeNull(column=name)))
+            out.append(Rule(f"{name}_is_in_0_1", "critical", _between(name, 0, 1)))
+    if "decile" in frame:
+        out.append(Rule("decile_is_in_1_10", "critical", _between("decile", 1, 10)))
+    if "reason_1" in frame:
+        out.append(Rule("reason_1_is_given", "warning", gxe.ExpectColumnValuesToNotBeNull(column="reason_1")))
+    return out
 
 
 def _between(column: str, low, high):
@@ -141,27 +140,51 @@ def eligible_customers(as_of: date) -> pd.DataFrame:
 
 
 AUDITS = {
-    "demand_forecast": Audit(("marketplace", "product_id"), "p50", forecast_rules, eligible_products, True),
-    "demand_forecast_category": Audit(("marketplace", "category"), "p50", forecast_rules, eligible_categories, True),
-    "churn_score": Audit(("customer_id",), "churn_probability", churn_rules, eligible_customers, False),
+    "demand_forecast": Audit(("marketplace", "product_id"), eligible_products),
+    "demand_forecast_category": Audit(("marketplace", "category"), eligible_categories),
+    "churn_score": Audit(("customer_id",), eligible_customers),
 }
+"""Who must be in a table. A table that is not listed is audited by its columns, with a warning about coverage."""
+
+
+def audit_of(conn: psycopg.Connection, target: str) -> Audit:
+    """The table's audit; for one that is not listed the entity is its primary key without the days."""
+    if target in AUDITS:
+        return AUDITS[target]
+    rows = conn.execute(
+        """
+        select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+        where i.indrelid = %s::regclass and i.indisprimary and a.attname not in ('as_of', 'forecast_on')
+        order by a.attnum
+        """,
+        (f"predictions.{target}",),
+    ).fetchall()
+    return Audit(tuple(row[0] for row in rows), None)
 
 
 def audit(
-    target: str, frame: pd.DataFrame, eligible: pd.DataFrame, before: pd.DataFrame | None, as_of: date
+    target: str,
+    frame: pd.DataFrame,
+    what: Audit,
+    eligible: pd.DataFrame | None,
+    before: pd.DataFrame | None,
+    as_of: date,
 ) -> list[Verdict | Check]:
-    """All checks of one staged table. ``before``: the rows of the newest earlier published day, if any."""
-    rules = AUDITS[target]
-    keys = [*rules.entity, *(["forecast_on"] if rules.has_days else [])]
+    """All checks of one staged table. ``eligible``: who must be in it (None: unknown); ``before``: the rows of
+    the newest earlier published day, if any."""
+    keys = [*what.entity, *(["forecast_on"] if "forecast_on" in frame else [])]
     checks: list[Verdict | Check] = []
     if len(frame):
-        checks += validate(frame, rules.rules(frame, as_of), gate=GATE, target=target, as_of=as_of, keys=keys)
-    checks += coverage(target, frame, eligible, rules.entity, as_of)
-    if rules.has_days:
-        checks.append(every_day(target, frame, rules.entity, as_of))
-    elif len(frame):
-        checks.append(balanced_deciles(target, frame, as_of))
-    checks += plausibility(target, frame, before, rules.value, as_of)
+        checks += validate(frame, rules(frame, keys, as_of), gate=GATE, target=target, as_of=as_of, keys=keys)
+    checks.append(_check(target, as_of, "coverage_is_known", "warning", 1, int(eligible is None)))
+    if eligible is not None:
+        checks += coverage(target, frame, eligible, what.entity, as_of)
+    if "forecast_on" in frame:
+        checks.append(every_day(target, frame, what.entity, as_of))
+    if len(frame):
+        if "decile" in frame:
+            checks.append(balanced_deciles(target, frame, as_of))
+        checks += plausibility(target, frame, before, value_column(frame), as_of)
     return checks
 
 
@@ -199,7 +222,7 @@ def every_day(target: str, frame: pd.DataFrame, entity: Sequence[str], as_of: da
 def balanced_deciles(target: str, frame: pd.DataFrame, as_of: date) -> Check:
     """Deciles differ by at most one customer in size, and a lower decile never has a lower probability."""
     sizes = frame.groupby("decile").size().reindex(range(1, 11), fill_value=0)
-    edges = frame.groupby("decile")["churn_probability"].agg(["min", "max"])
+    edges = frame.groupby("decile")[value_column(frame)].agg(["min", "max"])
     is_sorted = bool((edges["min"].to_numpy()[:-1] >= edges["max"].to_numpy()[1:] - 1e-12).all())
     is_even = int(sizes.max() - sizes.min()) <= 1
     return _check(
@@ -216,7 +239,7 @@ def plausibility(target: str, frame: pd.DataFrame, before: pd.DataFrame | None, 
             int(len(frame) > 1 and frame[value].nunique() <= 1),
         )
     ]  # fmt: skip
-    if before is None or before.empty or frame.empty:
+    if before is None or before.empty:
         return checks
     for rule, now, then, limit in (
         ("mean_is_near_the_day_before", float(frame[value].mean()), float(before[value].mean()), MAX_MEAN_SHIFT),
@@ -259,19 +282,15 @@ def main() -> int:
         return 0
     code = 0
     for item in waiting:
-        if item.target not in AUDITS:
-            print(f"{item.target} as of {as_of}: there is no audit for this table in {__name__}", file=sys.stderr)
-            publish.mark_audited(item.token, False, "no audit is written for this table")
-            code = 1
-            continue
         with connect("scorer") as conn:
             frame = _read(conn, "predictions_stage", item.stage_table, as_of)
             before = _published_before(conn, item.target, as_of)
+            what = audit_of(conn, item.target)
             n_rows = conn.execute(
                 sql.SQL("select count(*) from {}").format(sql.Identifier("predictions_stage", item.stage_table))
             ).fetchone()
-        eligible = AUDITS[item.target].eligible(as_of)
-        checks = audit(item.target, frame, eligible, before, as_of)
+        eligible = what.eligible(as_of) if what.eligible else None
+        checks = audit(item.target, frame, what, eligible, before, as_of)
         assert n_rows is not None
         checks.append(
             _check(

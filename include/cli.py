@@ -31,7 +31,7 @@ def _day(text: str | None) -> date | None:
 
 
 def _fail(message: object) -> typer.Exit:
-    Console(stderr=True, highlight=False).print(f"[red]{message}[/red]" if sys.stderr.isatty() else str(message))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(str(message), style="red", markup=False)
     return typer.Exit(1)
 
 
@@ -42,12 +42,11 @@ def _say(message: str) -> None:
 @app.command()
 def up() -> None:
     """Start Postgres, MLflow and Airflow, and wait until they are healthy."""
-    from include import services
-
     from include.ingest.tables import prepare
+    from include.services import supervisor
 
     try:
-        services.up(_say)
+        supervisor.up(_say)
         prepare()
     except RuntimeError as error:
         raise _fail(error) from None
@@ -56,17 +55,18 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Stop everything of this home; no process is left."""
-    from include import services
+    from include.services import supervisor
 
-    services.down()
+    supervisor.down()
 
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """What is up, the last partitions per layer, and what failed."""
-    from include import night, services
+    from include import night
+    from include.services import supervisor
 
-    state = {"home": str(settings().home), "services": services.status(), "nights": night.recent()}
+    state = {"home": str(settings().home), "services": supervisor.status(), "nights": night.recent()}
     if as_json:
         print(json.dumps(state, default=str, indent=2))
         return
@@ -84,7 +84,8 @@ def run(
 
     Ctrl-C stops the services too. Exits 0 when the night is green.
     """
-    from include import night, services
+    from include import night
+    from include.services import supervisor
 
     try:
         night.run(console, as_of=_day(as_of), first=_day(first), group=source or settings().source, data=data)
@@ -92,7 +93,7 @@ def run(
         raise _fail(error) from None
     except KeyboardInterrupt:
         _say("\nInterrupted: stopping every service of this home ...")
-        services.down()
+        supervisor.down()
         raise typer.Exit(130) from None
 
 

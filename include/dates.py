@@ -32,7 +32,7 @@ def days(first: date, last: date) -> Iterator[date]:
 
 def month_firsts(last: date, n: int) -> list[date]:
     """The ``n`` newest first-of-month days that are not after ``last``, oldest first."""
-    firsts = []
+    firsts: list[date] = []
     year, month = last.year, last.month
     while len(firsts) < n:
         firsts.append(date(year, month, 1))

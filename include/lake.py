@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
+from pyarrow.parquet import filters_to_expression
 
 from include.settings import settings
 
@@ -50,14 +51,26 @@ def replace_partition(uri: str, rows: pa.Table, column: str, values: Sequence[da
 
 
 def read(uri: str, filters: list[tuple] | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Rows of a table as Arrow, partition-pruned by ``filters`` (``[(column, op, value), ...]``).
+    """Rows of a table as Arrow, partition-pruned by ``filters`` (``[(column, op, value), ...]``, all must hold).
 
     Raises ``FileNotFoundError`` naming the table where nothing was written yet.
     """
     try:
-        return DeltaTable(uri).to_pyarrow_table(filters=filters, columns=columns)
+        table = DeltaTable(uri)
     except TableNotFoundError as error:
         raise FileNotFoundError(f"The lake has no table {uri} yet: run the step that writes it first.") from error
+    # Without this every file of the table becomes a fragment of the scan, of which the filter keeps a few.
+    partitioned_by = set(table.metadata().partition_columns)
+    pruning = [(column, op, _as_text(value)) for column, op, value in filters or [] if column in partitioned_by]
+    dataset = table.to_pyarrow_dataset(file_pruning_predicate=pruning or None)
+    expression = filters_to_expression(filters) if filters else None
+    return dataset.to_table(columns=columns, filter=expression)
+
+
+def _as_text(value: object) -> str | list[str]:
+    if isinstance(value, list | tuple | set | frozenset):
+        return [str(one) for one in value]
+    return str(value)
 
 
 def exists(uri: str) -> bool:

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from include import services
 from include.ingest.plan import Opened
+from include.services import supervisor
 from include.services.airflow_api import FINISHED, Airflow, AirflowError
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect, dsn
@@ -78,7 +78,7 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     from include.ingest.plan import open_group
     from include.ingest.tables import prepare
 
-    services.up(say)
+    supervisor.up(say)
     prepare()
     if group == "demo":
         from include.demo import fill
@@ -117,7 +117,7 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
 def _groups_sources(group: str) -> list[str]:
     from include.ingest.sources import sources
 
-    return [source.name for source in sources(group)]
+    return [source.source for source in sources(group)]
 
 
 def _loaded_until(group: str) -> date | None:
@@ -281,7 +281,7 @@ def show_night(console: Console, day: date, layers: list[Layer]) -> None:
                 f" + {n_quarantined:,} quarantined",
                 markup=False,
             )
-        checks = dict(
+        checks: dict[str, str] = dict(
             conn.execute(
                 "select target, count(*) filter (where is_passed) || ' of ' || count(*) from ops.quality_result "
                 "where as_of = %s group by 1",
@@ -326,7 +326,7 @@ def show_links(console: Console) -> None:
 def recent(n: int = 3) -> dict[str, Any]:
     """The newest partitions per layer from Airflow and what failed; empty where Airflow is down."""
     try:
-        api = Airflow(retry_seconds=0)
+        api = Airflow(retry_seconds=0.0)
         newest = {dag_id: api.runs(dag_id)[::-1][:n] for dag_id in LAYERS}
     except AirflowError as error:
         return {"error": str(error)}

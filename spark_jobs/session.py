@@ -81,7 +81,7 @@ def _engine_conf(master: str) -> dict[str, str]:
     if master.startswith("local"):
         # C1 only: jobs of half a minute end before C2's code would pay for its compilation (see benchmarks).
         conf["spark.driver.extraJavaOptions"] = " ".join(
-            (*java, "-Dx=1")
+            (*java, "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=192m")
         )
         conf["spark.driver.extraClassPath"] = os.pathsep.join(paths)
         conf["spark.sql.shuffle.partitions"] = "4"

@@ -10,8 +10,11 @@ from pyspark.sql import functions as F
 
 from spark_jobs.versions import EVENT, first_cutoff_from, n_where, with_cutoffs
 
-SILENCE = "30 minutes"
-"""A visitor silent for this long starts a new session; so does midnight UTC."""
+SILENCE = f"{30 * 60 * 1_000_000 - 1} microseconds"
+"""A visitor silent for 30 minutes starts a new session, as in ``fact_session``; so does midnight UTC.
+
+Spark joins windows that touch, so the longest silence within a session is what it wants to hear.
+"""
 
 VISITOR_DAY = ["visitor_id", "session_on", "marketplace"]
 

@@ -34,11 +34,12 @@ def user_behavior(
     """Grain: as_of, customer_id. Customers with at least one order known by the cutoff that was not cancelled.
 
     The frames are version tables (``versions.SCHEMAS``). A window of n days ends on ``as_of`` and includes it.
-    Amounts are items plus freight, in the order's currency; ``n_items`` is units. Cancelled and unavailable orders
-    count in ``n_cancelled`` only.
+    Amounts are items plus freight, in the order's currency; ``n_items`` counts lines, as ``fact_order`` does. Cancelled
+    and unavailable orders count in ``n_cancelled`` only.
     """
-    of_customers = known_orders(orders, cutoffs).where(F.col("customer_id").isNotNull())
-    lines = known_lines(of_customers.where("is_sold"), order_items, cutoffs)
+    # Kept, because purchases and lines, baskets and categories start from the same rows.
+    of_customers = known_orders(orders, cutoffs).where(F.col("customer_id").isNotNull()).persist()
+    lines = known_lines(of_customers.where("is_sold"), order_items, cutoffs).persist()
     behavior = (
         purchases(of_customers, cutoffs)
         .join(baskets(lines, cutoffs), KEY, "left")
@@ -114,12 +115,12 @@ BASKET_COLUMNS = ("n_items", "spent", "spent_90d", "spent_365d")
 
 
 def baskets(lines: DataFrame, cutoffs: Sequence[date]) -> DataFrame:
-    """Grain: as_of, customer_id. Units and money (1/10,000) of what was bought by ``as_of``."""
+    """Grain: as_of, customer_id. Lines and money (1/10,000) of what was bought by ``as_of``."""
     spent = F.col("item_money") + F.coalesce("freight_money", F.lit(0))
     per_day = (
         lines.repartition("customer_id")
         .groupBy("customer_id", "ordered_on", "first_cutoff", "last_cutoff")
-        .agg(F.sum("quantity").alias("n_items"), F.sum(spent).alias("spent"))
+        .agg(F.count("*").alias("n_items"), F.sum(spent).alias("spent"))
     )
     return (
         at_cutoffs(per_day, cutoffs)

@@ -30,7 +30,7 @@ def vendor_performance(orders: DataFrame, order_items: DataFrame, cutoffs: Seque
     """Grain: as_of, marketplace, vendor_id. Vendors with an order placed or delivered in the 90 days to ``as_of``.
 
     The frames are version tables (``versions.SCHEMAS``). An order of several vendors counts for each. Orders, items
-    (units) and gross merchandise value (without freight) are of orders placed in the window and not cancelled;
+    (lines) and gross merchandise value (without freight) are of orders placed in the window and not cancelled;
     ``cancel_rate_90d`` is the share of those placed that were cancelled or unavailable. Deliveries are those made in
     the window, whenever the order was placed, so that slow ones are not missing. A rate is null where there is
     nothing to divide by.
@@ -61,7 +61,7 @@ def per_vendor(lines: DataFrame, cutoffs: Sequence[date]) -> DataFrame:
         .withColumn("delivery_micros", micros_between("ordered_at", "delivered_at"))
         # The same for all lines of an order, so grouping by them only carries them along.
         .groupBy(*KEY, "order_id", "is_sold", "is_placed", "is_delivered", "is_late", "delivery_micros")
-        .agg(F.sum("quantity").alias("n_items"), F.sum("item_money").alias("sold"))
+        .agg(F.count("*").alias("n_items"), F.sum("item_money").alias("sold"))
     )
     counts = F.col("is_placed") & F.col("is_sold")
     return per_order.groupBy(*KEY).agg(

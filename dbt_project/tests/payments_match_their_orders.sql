@@ -1,4 +1,4 @@
--- Warned: per marketplace, what was paid and what the paid orders amount to differ by more than 5%. Taxes and
+-- Warned: per marketplace, what was paid and what the paid orders amount to differ by more than 10%. Taxes and
 -- coupons are in the payments only, so some difference is right.
 {{ config(severity="warn", meta={"severity": "warning"}) }}
 
@@ -19,4 +19,4 @@ from {{ ref("fact_order") }} as orders
 inner join payments
     on orders.marketplace = payments.marketplace and orders.order_id = payments.order_id
 group by orders.marketplace
-having abs(sum(payments.payment_amount) - sum(orders.order_amount)) > 0.05 * sum(orders.order_amount)
+having abs(sum(payments.payment_amount) - sum(orders.order_amount)) > 0.1 * sum(orders.order_amount)

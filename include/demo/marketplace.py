@@ -59,12 +59,12 @@ def fill(sizes: Sizes = FULL, progress: Callable[[str], None] | None = None) -> 
     fingerprint = _fingerprint(sizes)
     with connect(database="shop") as conn:
         conn.execute("select pg_advisory_xact_lock(hashtext('emporium.demo.fill'))")
+        beside = home / ".filling"
+        shutil.rmtree(beside, ignore_errors=True)
         if (counts := _marker(conn, fingerprint)) is not None and _manifest(home) == fingerprint:
             say("demo marketplace: already filled")
             return Filled(False, perf_counter() - started, counts)
         world = generate(sizes, say)
-        beside = home / ".filling"
-        shutil.rmtree(beside, ignore_errors=True)
         _write_files(beside, world.files)
         say(f"demo files: {len(world.files):,} written, {perf_counter() - started:.1f} s")
         _load(conn, world, sizes, fingerprint)

@@ -34,7 +34,15 @@ class AirflowError(RuntimeError):
 class Airflow:
     """A session with Airflow. ``with Airflow() as airflow: airflow.trigger("ingest", "2025-12-31")``."""
 
-    def __init__(self, base_url: str | None = None, *, user: str = AIRFLOW_USER, password: str | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        user: str = AIRFLOW_USER,
+        password: str | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._retry_seconds = retry_seconds
         self._user = user
         self._password = password
         # trust_env off: a proxy of the shell must not come between us and our own services.
@@ -205,7 +213,7 @@ class Airflow:
         self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, str] | None
     ) -> httpx.Response:
         """Ride out a restart of the API server. A request that may have arrived is repeated only when it reads."""
-        deadline = time.monotonic() + RETRY_SECONDS
+        deadline = time.monotonic() + self._retry_seconds
         while True:
             try:
                 response = self._http.request(method, path, json=body, params=query)

@@ -145,7 +145,12 @@ def _holder(port: int) -> str:
     except (psutil.Error, OSError):
         return ""
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        ):
             try:
                 return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
             except psutil.Error:

@@ -129,6 +129,9 @@ def _fixed() -> dict[str, str]:
         "PATH": os.pathsep.join(_path()),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        # A task's stdin is a socket; at shell level 1 bash takes that for a remote login and reads ~/.bashrc,
+        # which may put another Python first on PATH.
+        "SHLVL": "2",
         # setproctitle overwrites the block that /proc/<pid>/environ shows; down() finds leftovers there.
         "SPT_NOENV": "1",
         "EMPORIUM_HOME": str(cfg.home),

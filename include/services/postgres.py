@@ -17,6 +17,7 @@ import subprocess
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -108,7 +109,7 @@ def install_dir() -> Path:
 
 def _run(program: str, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
     user = system_user()
-    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     return subprocess.run(
         [str(install_dir() / "bin" / program), *args],
         text=True,

@@ -128,9 +128,7 @@ def _ensure_table(conn: psycopg.Connection, table: str, key: list[str]) -> list[
                 raise PublishError(f"core.{table}.{column} became {want[column]}; BI reads it as {kind}.")
         for column, kind in want.items():
             if column not in have:
-                conn.execute(
-                    sql.SQL("alter table {} add column {} " + kind).format(target, sql.Identifier(column))  # type: ignore[arg-type]
-                )
+                conn.execute(sql.SQL("alter table {} add column {} " + kind).format(target, sql.Identifier(column)))
     view_columns = list(_types(conn, "bi", table))
     # `create or replace view` may only add columns at the end: the published order is kept.
     columns = list(_types(conn, "published", table))

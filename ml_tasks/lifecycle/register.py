@@ -29,6 +29,7 @@ class Version:
     version: str
     run_id: str
     files: Files
+    code_version: str
 
 
 class Tampered(RuntimeError):
@@ -109,7 +110,7 @@ def load(name: str, version: str) -> Version:
         raise RuntimeError(
             f"MLflow at {settings().mlflow_base_url} did not give model {name} version {version}: {_short(error)}"
         ) from error
-    return Version(version, run_id, files)
+    return Version(version, run_id, files, known.tags.get("code_version", ""))
 
 
 def register(
@@ -120,10 +121,15 @@ def register(
     facts: Mapping[str, Any],
 ) -> Version:
     """A run with parameters and files, and a new version of the registered model (no alias)."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    tags = {"use_case": use_case.name, "as_of": str(ctx.as_of), "data_fingerprint": fingerprint}
+    tags = {
+        "use_case": use_case.name,
+        "as_of": str(ctx.as_of),
+        "data_fingerprint": fingerprint,
+        "code_version": str(use_case.version),
+    }
     try:
         experiment_id = _experiment(use_case.name)
         run = client().create_run(experiment_id, run_name=f"{use_case.name} {ctx.as_of}", tags=tags)
@@ -135,9 +141,8 @@ def register(
                 Param("seed", str(ctx.seed)),
                 *[Param(key, str(value)) for key, value in use_case.params.items()],
             ],
-            tags=[RunTag("code_version", str(use_case.version))],
         )
-        meta = meta_of(files, {**tags, "code_version": use_case.version, **facts})
+        meta = meta_of(files, {**tags, **facts})
         with tempfile.TemporaryDirectory() as folder:
             for name, text in {**files, META: meta}.items():
                 path = Path(folder, name)
@@ -157,7 +162,7 @@ def register(
         raise RuntimeError(
             f"MLflow at {settings().mlflow_base_url} did not register {use_case.model}: {_short(error)}"
         ) from error
-    return Version(str(version.version), run_id, files)
+    return Version(str(version.version), run_id, files, tags["code_version"])
 
 
 def attach(version: Version, card: str, metrics: Mapping[str, float], picture: bytes | None) -> None:

@@ -55,10 +55,16 @@ def _decide(use_case: UseCase, ctx: Context, sample: Sample | None, before: Deci
 
     rows = sample.rows
     challenger, is_new = _challenger(use_case, ctx, sample, fingerprint)
-    reigning = None
+    reigning, outdated = None, ""
     if before is not None and before.naive_rule is None:
         with step(f"{use_case.name}: load the incumbent {before.champion_name} {before.champion_version}"):
             reigning = register.load(before.champion_name, before.champion_version)
+        if reigning.code_version != str(use_case.version):
+            outdated = (
+                f"The incumbent {before.champion_name} {before.champion_version} is of code version "
+                f"{reigning.code_version or 'unknown'}, which code version {use_case.version} cannot run. "
+            )
+            reigning = None
 
     with step(f"{use_case.name}: evaluate") as notes:
         said = {NAIVE + name: rule(sample) for name, rule in use_case.baselines.items()}
@@ -98,7 +104,7 @@ def _decide(use_case: UseCase, ctx: Context, sample: Sample | None, before: Deci
         ci_low=verdict.interval.low if verdict.interval else None,
         ci_high=verdict.interval.high if verdict.interval else None,
         data_fingerprint=fingerprint,
-        reason=verdict.reason,
+        reason=outdated + verdict.reason,
     )
     if challenger is not None and (is_new or not register.has_card(challenger)):
         with step(f"{use_case.name}: model card"):

@@ -85,7 +85,7 @@ from dataclasses import replace
 from include.demo import SMALL, marketplace
 step = {moment}
 def step_and_die(*args):
-    if step is not os.replace:
+    if "{moment}" != "os.replace":
         step(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 {moment} = step_and_die

@@ -58,7 +58,9 @@ FORBIDDEN = {
             )
         )
     ),
-    "a path of one machine": re.compile(r"(?<![\w.])/(?:(?:work|root|Users/\w+)" + r"/[\w.]|home/\w+/(?:\.|work|src|code|projects?)\b)"),
+    "a path of one machine": re.compile(
+        r"(?<![\w.])/(?:(?:work|root|Users/\w+)" + r"/[\w.]|home/\w+/(?:\.|work|src|code|projects?)\b)"
+    ),
     "the workplace's own tools": re.compile(r"\.lib" + r"rary\b"),
     "a private key": re.compile("-----BEGIN [A-Z ]*PRIVATE" + " KEY-----"),
     "a cloud key": re.compile(r"\bAKIA" + r"[0-9A-Z]{16}\b"),

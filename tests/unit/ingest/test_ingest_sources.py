@@ -1,8 +1,11 @@
 """Source YAMLs: what is wrong is said with file and field."""
 
+import re
+
 import pytest
 
 from include.ingest.sources import FOLDER, load_source, parse_source, sources
+from include.settings import ROOT
 
 GOOD = """
 source: corner_shop
@@ -64,3 +67,10 @@ def test_a_wrong_yaml_names_file_and_field(tmp_path, old, new, named):
 def test_an_unknown_source_names_the_known_ones():
     with pytest.raises(ValueError, match=r"no source 'shopify'.*olist"):
         load_source("shopify")
+
+
+def test_the_example_of_the_guide_is_a_source(tmp_path):
+    example, more = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "add-a-source.md").read_text(), re.DOTALL)
+    source = _parse(tmp_path, example + more)
+    assert source.entities["orders"].rules[0].name == "ordered_before_updated"
+    assert source.entities["orders"].min_rows.n == 1

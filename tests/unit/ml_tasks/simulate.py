@@ -67,8 +67,8 @@ def shop(
     first_day = as_of - timedelta(days=n_days)
     rows = []
     for number in range(n_customers):
-        gap = rng.gamma(2.0, 25.0) + 5
-        hazard = rng.choice([0.02, 0.25])
+        gap = rng.choice([7.0, 90.0])
+        hazard = 0.04 if gap < 30 else 0.15
         day = rng.uniform(0, n_days)
         while day < n_days:
             rows.append((f"{number:032x}", int(day), rng.lognormal(3, 0.5), rng.random() < 0.04))

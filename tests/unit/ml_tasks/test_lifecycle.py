@@ -114,7 +114,7 @@ def test_too_few_entities_promote_nobody():
     assert got.champion == "incumbent"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(0.1, 2), st.floats(0.1, 2), st.floats(0.1, 2))
 def test_promotion_never_takes_a_worse_model(naive, challenger, incumbent):
     got = decide({"a": losses(naive)}, losses(challenger), losses(incumbent), None, CLUSTER, seed=1)

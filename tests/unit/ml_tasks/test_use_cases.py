@@ -15,7 +15,7 @@ from ml_tasks.demand_forecast import usecase as forecast
 from ml_tasks.lifecycle.evaluate import clusters, log_loss
 from ml_tasks.lifecycle.gate import decide
 from ml_tasks.lifecycle.usecase import Sample
-from ml_tasks.series import day_number, naive_quantiles
+from ml_tasks.series import day_number, naive_quantiles, quantile_frame
 from tests.unit.ml_tasks import simulate
 
 HORIZON = {"demand_forecast": 28, "demand_category": 28, "churn": 90}
@@ -147,6 +147,11 @@ def test_quantiles_are_ordered_and_never_negative(name, worlds, fitted):
     assert (days["nunique"] == 28).all()
     assert (days["min"] == pd.Timestamp(simulate.AS_OF) + pd.Timedelta(days=1)).all()
     assert (days["max"] == pd.Timestamp(simulate.AS_OF) + pd.Timedelta(days=28)).all()
+
+
+def test_crossed_and_negative_quantiles_are_put_in_order():
+    said = quantile_frame(np.array([[3.0, 1.0, 2.0], [-1.0, 0.5, -2.0]]), pd.RangeIndex(2))
+    assert said.to_numpy().tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.5]]
 
 
 def test_features_are_what_a_hand_calculates():
