@@ -11,8 +11,10 @@ tests (they test the code, which does not change at night); ``test`` runs them.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -27,6 +29,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from include import ops
 from include.dates import parse_day
+from include.ingest.arguments import NOTHING_TO_DO
+from include.ingest.sources import FOLDER as SOURCES
 from include.ingest.sources import sources
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect, dsn
@@ -120,12 +124,43 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
             with connect(ROLE) as conn:
                 ops.record_checks(conn, checks(results, as_of))
     if command == "docs" and outcome.success:
-        print(f"docs: {settings().home / 'dbt' / 'target' / 'static_index.html'}")
+        print(f"docs: {_serve_docs()}")
     counts = Counter(_kind(one) for one in results if _kind(one) != "exposure") if command in WRITES else {}
     what = ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in sorted(counts.items()))
     verdict = "ok" if outcome.success else "failed"
     print(f"dbt {command}: {verdict}{', ' + what if what else ''} in {time.monotonic() - started:.1f} s", flush=True)
     return 0 if outcome.success else 1
+
+
+def docs_site() -> Path:
+    """The page that the docs service serves."""
+    return settings().home / "docs" / "index.html"
+
+
+def docs_fingerprint() -> str:
+    """Changes when a model, a test, a description or a source's YAML does."""
+    files = sorted(path for folder in (PROJECT, SOURCES) for path in folder.rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in files:
+        if not {"target", "logs"} & set(path.relative_to(ROOT).parts):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _serve_docs() -> Path:
+    """Put the generated page in place, complete or not at all."""
+    site = docs_site()
+    site.parent.mkdir(parents=True, exist_ok=True)
+    beside = site.with_suffix(f".{os.getpid()}")
+    shutil.copyfile(settings().home / "dbt" / "target" / "static_index.html", beside)
+    beside.replace(site)
+    site.with_name("fingerprint").write_text(docs_fingerprint())
+    return site
+
+
+def _docs_are_current() -> bool:
+    mark = docs_site().with_name("fingerprint")
+    return docs_site().exists() and mark.exists() and mark.read_text() == docs_fingerprint()
 
 
 def _kind(result: Any) -> str:
@@ -186,7 +221,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--as-of", type=parse_day, help="record the tests' verdicts for this business day")
+    parser.add_argument("--if-changed", action="store_true", help="docs: exit 99 when the site is up to date")
     args, extra = parser.parse_known_args(argv)
+    if args.if_changed and _docs_are_current():
+        print(f"docs: {docs_site()} is up to date")
+        return NOTHING_TO_DO
     if args.command == "docs" and extra[:1] == ["generate"]:
         extra = extra[1:]
     try:

@@ -21,7 +21,7 @@ DAG_DEFAULTS: dict[str, Any] = {
     "default_args": {
         "owner": "data-platform",
         "retries": 2,
-        "retry_delay": timedelta(seconds=20),
+        "retry_delay": timedelta(seconds=5),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(hours=1),

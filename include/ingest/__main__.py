@@ -17,10 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from include.ingest.arguments import add_range, check_range
-
-NOTHING_TO_DO = 99
-"""Exit code that Airflow shows as skipped (``include.airflow.tasks``)."""
+from include.ingest.arguments import NOTHING_TO_DO, add_range, check_range
 
 
 def main(argv: list[str] | None = None) -> int:

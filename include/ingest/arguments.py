@@ -7,6 +7,9 @@ from datetime import date
 
 from include.dates import parse_day
 
+NOTHING_TO_DO = 99
+"""Exit code that Airflow shows as skipped (``include.airflow.tasks``)."""
+
 
 def add_range(parser: argparse.ArgumentParser, with_source: bool = True) -> None:
     """The arguments that land, gate and load share: ``--source`` (repeatable), ``--as-of``, ``--from``."""

@@ -36,6 +36,9 @@ CONFIG = {
     "maintenance_work_mem": "'128MB'",
     "max_wal_size": "'2GB'",
     "wal_compression": "on",
+    # No replica hangs on it, so what is made and filled in one transaction (dbt's tables, COPY) skips the log.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
     "random_page_cost": "1.1",
     "jit": "off",
     "timezone": "'UTC'",

@@ -22,7 +22,7 @@ def owner_dsn() -> str:
     cfg = settings()
     if cfg.dsn:
         return cfg.dsn
-    return f"postgresql://{OWNER}:{quote(secret('pg_owner'))}@{cfg.host}:{cfg.pg_port}/{DATABASE}"
+    return f"postgresql://{OWNER}:{quote(secret('pg_owner'), safe='')}@{cfg.host}:{cfg.pg_port}/{DATABASE}"
 
 
 def database_name(suffix: str | None = None) -> str:
@@ -40,7 +40,7 @@ def dsn(role: str | None = None, *, database: str | None = None) -> str:
     netloc = parts.netloc
     if role is not None:
         host = netloc.rsplit("@", 1)[-1]
-        netloc = f"{role}:{quote(secret(f'pg_{role}'))}@{host}"
+        netloc = f"{role}:{quote(secret(f'pg_{role}'), safe='')}@{host}"
     return urlunsplit((parts.scheme, netloc, "/" + database_name(database), parts.query, ""))
 
 

@@ -34,71 +34,77 @@ def test_equals_an_independent_oracle_at_every_cutoff(spark: SparkSession) -> No
     assert len(found) == n_expected > 40
 
 
-def test_order_known_after_cutoff_never_reaches_features(spark: SparkSession) -> None:
-    # Ordered on the 10th, but the file came on the 20th; a second customer orders after the first cutoff.
-    late = DAY + timedelta(days=10)
-    orders = [
-        order("1", DAY, known_on=late),
-        order("2", DAY + timedelta(days=5), customer_id="bob"),
-        order("3", DAY),
-        # Delivered later, cancelled later still: each cutoff sees its own state.
-        order("3", DAY, known_on=late, status="delivered", delivered_at=moment(late)),
-        order("3", DAY, known_on=late + timedelta(days=5), status="canceled"),
-        order("4", DAY + timedelta(days=9), known_on=DAY, customer_id="eve"),
-    ]
-    items = [item("1", DAY, known_on=late), item("3", DAY), item("3", DAY, known_on=late, item_amount=99.0)]
-    cutoffs = [DAY, late - timedelta(days=1), late, late + timedelta(days=5)]
-    found = built(spark, cutoffs, orders=orders, order_items=items, products=[product("tea")])
-
-    assert {key for key in found if key[0] == DAY} == {(DAY, "ann")}
-    ann = [found[cutoff, "ann"] for cutoff in cutoffs]
-    assert [row["n_orders"] for row in ann] == [1, 1, 2, 1]
-    assert [row["order_amount_total"] for row in ann] == [11.0, 11.0, 111.0, 11.0]
-    assert [row["avg_delivery_days"] for row in ann] == [None, None, 9.5, None]
-    assert [row["n_cancelled"] for row in ann] == [0, 0, 0, 1]
-    assert (cutoffs[1], "bob") in found
-    # An order that its source dated into the future exists from that day on only.
-    assert [cutoff for cutoff in cutoffs if (cutoff, "eve") in found] == cutoffs[2:]
+DAYS = [DAY + timedelta(days=n) for n in (0, 2, 3, 9, 10, 15, 40)]
+"""Cutoffs of the scenarios below."""
 
 
-def test_correction_that_arrives_late_but_is_older_does_not_overtake_the_newer_one(spark: SparkSession) -> None:
-    day = timedelta(days=1)
-    orders = [
-        order("1", DAY),
-        order("1", DAY, known_on=DAY + day, status="canceled", known_at=moment(DAY + day, 100)),
-        # A file of the first day, found on the third: its news is older than the cancellation.
-        order("1", DAY, known_on=DAY + 2 * day, status="approved", known_at=moment(DAY, 60_000)),
-        order("2", DAY),
-    ]
-    found = built(spark, [DAY, DAY + 2 * day], orders=orders)
-    assert [found[DAY + n * day, "ann"]["n_cancelled"] for n in (0, 2)] == [0, 1]
+@pytest.fixture(scope="module")
+def scenarios(spark: SparkSession) -> dict[tuple[date, str], Row]:
+    """All scenarios in one build (it costs seconds, and customers do not touch each other)."""
+    tenth, fifteenth = DAY + timedelta(days=10), DAY + timedelta(days=15)
+    day, minute = timedelta(days=1), timedelta(minutes=1)
+    morning = moment(DAY, 36_000)
+    return built(
+        spark,
+        DAYS,
+        products=[product("tea")],
+        orders=[
+            # ann's order of the first day comes with a file of the tenth; her other one is delivered on the tenth,
+            # corrected then, and cancelled on the fifteenth.
+            order("1", DAY, known_on=tenth),
+            order("2", DAY),
+            order("2", DAY, known_on=tenth, status="delivered", delivered_at=moment(tenth)),
+            order("2", DAY, known_on=fifteenth, status="canceled"),
+            order("3", DAY + 9 * day, known_on=DAY, customer_id="eve"),
+            order("4", DAY, customer_id="cal"),
+            order("4", DAY, DAY + day, customer_id="cal", status="canceled", known_at=moment(DAY + day, 100)),
+            order("4", DAY, DAY + 2 * day, customer_id="cal", status="approved", known_at=moment(DAY, 60_000)),
+            order("5", DAY, customer_id="cal"),
+            order("6", DAY, customer_id="sue"),
+            order("7", DAY, customer_id=None),
+        ],
+        order_items=[item("1", DAY, known_on=tenth), item("2", DAY), item("2", DAY, known_on=tenth, item_amount=99.0)],
+        events=[
+            event("a", morning, customer_id="sue"),
+            event("b", morning + 40 * minute, customer_id=None, event_type="cart"),
+            event("c", moment(DAY, 86_390), customer_id="sue"),
+            event("d", moment(DAY, 86_410), customer_id="sue"),
+            event("late", morning + 20 * minute, known_on=DAY + 3 * day, customer_id=None),
+        ],
+    )
 
 
-def test_late_event_joins_two_sessions_from_the_day_it_is_known(spark: SparkSession) -> None:
-    at = moment(DAY, 36_000)
-    minutes = timedelta(minutes=1)
-    events = [
-        event("a", at),
-        event("b", at + 40 * minutes, customer_id=None, event_type="cart"),
-        # Midnight cuts, whatever the silence.
-        event("c", moment(DAY, 86_390)),
-        event("d", moment(DAY, 86_410)),
-        event("late", at + 20 * minutes, known_on=DAY + timedelta(days=3), customer_id=None),
-    ]
-    cutoffs = [DAY, DAY + timedelta(days=2), DAY + timedelta(days=3), DAY + timedelta(days=40)]
-    found = built(spark, cutoffs, orders=[order("1", DAY)], events=events)
-    seen = [found[cutoff, "ann"] for cutoff in cutoffs]
-    # The cart belongs to nobody until the late event ties it to ann's session.
-    assert [row["n_sessions_30d"] for row in seen] == [2, 3, 3, 0]
-    assert [row["n_cart_adds_30d"] for row in seen] == [0, 0, 1, 0]
-    assert [row["n_product_views_30d"] for row in seen] == [2, 3, 4, 0]
-    assert [row["n_sessions_90d"] for row in seen] == [2, 3, 3, 3]
-    assert [row["days_since_last_session"] for row in seen] == [0, 1, 2, 39]
+def series(scenarios: dict[tuple[date, str], Row], customer: str, column: str) -> list[object]:
+    """A feature at every cutoff of ``DAYS``; "absent" where the customer has no row."""
+    return [scenarios[cutoff, customer][column] if (cutoff, customer) in scenarios else "absent" for cutoff in DAYS]
 
 
-def test_no_data_at_all_gives_no_rows_but_all_columns(spark: SparkSession) -> None:
-    made = frames(spark)
-    rows = user_behavior(made["orders"], made["order_items"], made["products"], made["events"], CUTOFFS)
-    assert rows.collect() == []
-    assert rows.columns[:2] == ["as_of", "customer_id"]
-    assert len(rows.columns) == 26
+def test_order_known_after_cutoff_never_reaches_features(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert series(scenarios, "ann", "n_orders") == [1, 1, 1, 1, 2, 1, 1]
+    assert series(scenarios, "ann", "n_cancelled") == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_correction_known_after_cutoff_never_reaches_features(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert series(scenarios, "ann", "order_amount_total") == [11.0, 11.0, 11.0, 11.0, 111.0, 11.0, 11.0]
+    assert series(scenarios, "ann", "avg_delivery_days") == [None, None, None, None, 9.5, None, None]
+
+
+def test_order_dated_into_the_future_exists_from_its_day_on(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert series(scenarios, "eve", "recency_days") == ["absent", "absent", "absent", 0, 1, 6, 31]
+
+
+def test_older_news_that_arrives_late_does_not_overtake_newer_news(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert series(scenarios, "cal", "n_cancelled") == [0, 1, 1, 1, 1, 1, 1]
+
+
+def test_late_event_joins_two_sessions_from_the_day_it_is_known(scenarios: dict[tuple[date, str], Row]) -> None:
+    # The cart belongs to nobody until the late event ties it to sue's session. Midnight cuts without any silence.
+    assert series(scenarios, "sue", "n_cart_adds_30d") == [0, 0, 1, 1, 1, 1, 0]
+    assert series(scenarios, "sue", "n_product_views_30d") == [2, 3, 4, 4, 4, 4, 0]
+    assert series(scenarios, "sue", "n_sessions_90d") == [2, 3, 3, 3, 3, 3, 3]
+    assert series(scenarios, "sue", "n_sessions_30d") == [2, 3, 3, 3, 3, 3, 0]
+    assert series(scenarios, "sue", "days_since_last_session") == [0, 1, 2, 8, 9, 14, 39]
+
+
+def test_guests_have_no_features(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert {customer for _, customer in scenarios} == {"ann", "eve", "cal", "sue"}
