@@ -25,7 +25,6 @@ NOISY_LOGGERS = (
     "airflow.dag_processing.manager",  # three lines at every look into the DAG folder
     "airflow.serialization.definitions.dag",
     "alembic",
-    "cosmos",
     "great_expectations",
     "py4j",
 )
@@ -154,7 +153,6 @@ def _fixed() -> dict[str, str]:
         # HMAC-SHA512 wants a key of 64 bytes and warns at every token about a shorter one.
         "AIRFLOW__API_AUTH__JWT_SECRET": hashlib.sha512(secret("airflow_jwt").encode()).hexdigest(),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        "AIRFLOW__COSMOS__ENABLE_TELEMETRY": "False",
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -149,7 +149,7 @@ def test_include_imports_no_layer_above_it():
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layer_imports_neither_airflow_nor_another_layer(layer):
     assert modules(layer), f"{layer} has no module to look at"
-    assert wrong_imports(layer, {"airflow", "cosmos", "dags", *LAYERS} - {layer}) == {}
+    assert wrong_imports(layer, {"airflow", "dags", *LAYERS} - {layer}) == {}
 
 
 def test_use_cases_do_not_import_each_other():
@@ -171,7 +171,7 @@ def dag_files() -> list[Path]:
 
 
 def test_dags_hold_wiring_only():
-    allowed = {"airflow", "cosmos", "include", "__future__", "datetime", "json", "pathlib", *LAYERS}
+    allowed = {"airflow", "include", "__future__", "datetime", "json", "pathlib", *LAYERS}
     assert {path.name: extra for path in dag_files() if (extra := tops(imports(path)) - allowed)} == {}
 
 

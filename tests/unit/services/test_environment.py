@@ -26,7 +26,6 @@ def test_airflow_serves_on_loopback_and_tells_nobody(home):
     assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:18080/execution/"
     assert env["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
     assert env["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
-    assert env["AIRFLOW__COSMOS__ENABLE_TELEMETRY"] == "False"
     assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql+psycopg2://airflow:")
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].endswith("/emporium_airflow")
