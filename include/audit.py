@@ -97,7 +97,7 @@ def reconciliation(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
         """
         select marketplace, o.n, o.amount, i.amount, v.n
         from (select marketplace, count(*) n, sum(item_amount) amount from published.fact_order group by 1) o
-        left join (select marketplace, sum(item_amount) amount from published.fact_order_item
+        left join (select marketplace, sum(line.item_amount) amount from published.fact_order_item line
                    join published.fact_order using (marketplace, order_id) group by 1) i using (marketplace)
         left join (select marketplace, count(distinct order_id) n from core.version_orders group by 1) v
           using (marketplace)

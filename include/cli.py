@@ -16,7 +16,8 @@ from include.dates import parse_day
 from include.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+# A log has no width of its own: wide enough that a table keeps one line a row.
+console = Console(highlight=False, **({} if sys.stdout.isatty() else {"width": 160}))
 
 Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
 

@@ -348,7 +348,9 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
     for header in ("service", "state", "pid", "memory", "address"):
         table.add_column(header, overflow="fold")
     for name, service in state["services"].items():
-        memory = f"{service['rss_mb']:.0f} MB" if service.get("rss_mb") else ""
+        # Proportional set size where the system tells it: pages that processes share count once.
+        megabytes = service.get("pss_mb") or service.get("rss_mb")
+        memory = f"{megabytes:.0f} MB" if megabytes else ""
         table.add_row(name, service["state"], str(service.get("pid") or ""), memory, service.get("url") or "")
     console.print(table)
     nights = state["nights"]

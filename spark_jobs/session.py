@@ -17,6 +17,7 @@ QUERY_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
+    "spark.sql.maxConcurrentOutputFileWriters": "32",
     "spark.databricks.delta.snapshotPartitions": "2",
 }
 """What results depend on, and what makes small Delta logs cheap; set in any session, Connect included."""

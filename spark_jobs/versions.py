@@ -88,12 +88,12 @@ def with_cutoffs(versions: DataFrame, key: Sequence[str], cutoffs: Sequence[date
 
 
 def at_cutoffs(rows: DataFrame, cutoffs: Sequence[date]) -> DataFrame:
-    """One row per row and cutoff for which it holds: ``as_of`` in place of ``first_cutoff`` and ``last_cutoff``."""
+    """One row per row and cutoff for which it holds, with ``cutoff`` (its number) and ``as_of`` (its day)."""
     days = F.array(*(F.lit(cutoff) for cutoff in sorted(set(cutoffs))))
     return (
         rows.withColumn("cutoff", F.explode(F.sequence("first_cutoff", "last_cutoff")))
         .withColumn("as_of", F.element_at(days, F.col("cutoff") + 1))
-        .drop("first_cutoff", "last_cutoff", "cutoff")
+        .drop("first_cutoff", "last_cutoff")
     )
 
 

@@ -196,7 +196,7 @@ def test_rollback_and_status(stack):
     stack.emporium("rollback", "predictions.churn_score", "--to", SECOND)
     assert stack.query("select distinct as_of::text from bi.churn_score_latest") == [(SECOND,)]
     state = json.loads(stack.emporium("status", "--json").stdout)
-    assert all(service["state"] == "running" for service in state["services"].values()), state["services"]
+    assert all(service["state"] == "RUNNING" for service in state["services"].values()), state["services"]
     assert state["nights"]["score"][0]["state"] == "success"
 
 
