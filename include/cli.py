@@ -17,7 +17,7 @@ from include.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A log has no width of its own: wide enough that a table keeps one line a row.
-console = Console(highlight=False, **({} if sys.stdout.isatty() else {"width": 160}))
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 Day = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD")]
 

@@ -19,8 +19,11 @@ QUERY_CONF = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.sql.maxConcurrentOutputFileWriters": "32",
     "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
 }
-"""What results depend on, and what makes small Delta logs cheap; set in any session, Connect included."""
+"""What results depend on, and what makes small Delta logs cheap; set in any session, Connect included.
+
+Feature tables are read by partition: statistics of columns would cost time and keep pseudonyms in the log."""
 
 
 def session(app: str) -> SparkSession:

@@ -236,5 +236,5 @@ def distinct_kinds(sold: DataFrame, lines: DataFrame, products: DataFrame, cutof
 
 
 def _at_cutoff(name: str) -> Column:
-    value = F.element_at(F.col(name), F.col("cutoff") + 1)
+    value = F.get(F.col(name), F.col("cutoff"))
     return F.coalesce(value, F.lit(0)).cast("int").alias(name)

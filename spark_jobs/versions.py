@@ -11,6 +11,7 @@ which of them a row holds.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import date
 
@@ -18,6 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from include import lake
+from include.dates import days
 
 SCHEMAS = {
     "orders": "marketplace string, order_id string, customer_id string, ordered_at timestamp, ordered_on date, "
@@ -63,16 +65,22 @@ def with_validity(versions: DataFrame, key: Sequence[str]) -> DataFrame:
 
     Versions that were never the newest (they arrived with a newer one, or after it) are dropped.
     """
-    newer = Window.partitionBy(*key).orderBy("known_at", "known_on").rowsBetween(1, Window.unboundedFollowing)
+    newest_first = Window.partitionBy(*key).orderBy(F.desc("known_at"), F.desc("known_on"))
+    newer = newest_first.rowsBetween(Window.unboundedPreceding, -1)
     return versions.withColumn("known_until", F.min("known_on").over(newer)).where(
         F.col("known_until").isNull() | (F.col("known_on") < F.col("known_until"))
     )
 
 
 def first_cutoff_from(day: Column, cutoffs: Sequence[date]) -> Column:
-    """Number of the first cutoff that is not before ``day``; null when ``day`` is after the last."""
-    numbered = enumerate(sorted(set(cutoffs)))
-    return F.coalesce(*(F.when(day <= F.lit(cutoff), F.lit(number)) for number, cutoff in numbered))
+    """Number of the first cutoff that is not before ``day``; null when ``day`` is after the last.
+
+    A look-up in a literal array of days: a chain of comparisons made plans so large that compiling them took seconds.
+    """
+    ordered = sorted(set(cutoffs))
+    numbers = [bisect_left(ordered, known_on) for known_on in days(ordered[0], ordered[-1])]
+    position = F.when(day <= F.lit(ordered[0]), 0).otherwise(F.datediff(day, F.lit(ordered[0])))
+    return F.get(F.expr(f"array({', '.join(map(str, numbers))})"), position)
 
 
 def with_cutoffs(versions: DataFrame, key: Sequence[str], cutoffs: Sequence[date]) -> DataFrame:
@@ -89,10 +97,10 @@ def with_cutoffs(versions: DataFrame, key: Sequence[str], cutoffs: Sequence[date
 
 def at_cutoffs(rows: DataFrame, cutoffs: Sequence[date]) -> DataFrame:
     """One row per row and cutoff for which it holds, with ``cutoff`` (its number) and ``as_of`` (its day)."""
-    days = F.array(*(F.lit(cutoff) for cutoff in sorted(set(cutoffs))))
+    as_of = F.array(*(F.lit(cutoff) for cutoff in sorted(set(cutoffs))))
     return (
         rows.withColumn("cutoff", F.explode(F.sequence("first_cutoff", "last_cutoff")))
-        .withColumn("as_of", F.element_at(days, F.col("cutoff") + 1))
+        .withColumn("as_of", F.get(as_of, F.col("cutoff")))
         .drop("first_cutoff", "last_cutoff")
     )
 
@@ -168,10 +176,10 @@ def is_late() -> Column:
     return F.coalesce(late, F.lit(False))
 
 
-def in_last(days: int, column: str) -> Column:
-    """Whether a date lies in the ``days`` days that end on ``as_of``, that day included."""
+def in_last(n_days: int, column: str) -> Column:
+    """Whether a date lies in the ``n_days`` days that end on ``as_of``, that day included."""
     age = F.datediff("as_of", F.col(column))
-    return (age >= 0) & (age < days)
+    return (age >= 0) & (age < n_days)
 
 
 def n_where(condition: Column) -> Column:

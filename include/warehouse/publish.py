@@ -72,9 +72,8 @@ def _columns(conn: psycopg.Connection, schema: str, table: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _list(columns: list[str], prefix: str = "") -> sql.Composed:
-    template = sql.SQL(prefix) + sql.SQL("{}") if prefix else sql.SQL("{}")
-    return sql.SQL(", ").join(template.format(sql.Identifier(column)) for column in columns)
+def _list(columns: list[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def checksum(conn: psycopg.Connection, schema: str, table: str, columns: list[str]) -> tuple[int, str]:

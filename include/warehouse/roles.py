@@ -37,9 +37,10 @@ def ensure_roles_and_databases() -> None:
 
 def _ensure_role(conn: psycopg.Connection, role: str) -> None:
     exists = conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone()
+    # A new role has no privilege of its own by default; only a superuser may name that attribute.
     verb = "alter" if exists else "create"
     conn.execute(
-        sql.SQL("{} role {} login nosuperuser nocreatedb nocreaterole password {}").format(
+        sql.SQL("{} role {} login password {}").format(
             sql.SQL(verb), sql.Identifier(role), sql.Literal(secret(f"pg_{role}"))
         )
     )
