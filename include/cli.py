@@ -43,12 +43,15 @@ def _say(message: str) -> None:
 @app.command()
 def up() -> None:
     """Start Postgres, MLflow and Airflow, and wait until they are healthy."""
+    from include import night
     from include.ingest.tables import prepare
     from include.services import supervisor
+    from include.services.airflow_api import Airflow
 
     try:
         supervisor.up(_say)
         prepare()
+        night.register(Airflow())
     except RuntimeError as error:
         raise _fail(error) from None
 

@@ -94,11 +94,7 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     if not opened.first < day <= opened.last:
         raise NightError(f"{group} has data from {opened.first} to {opened.last}; {day} is not a day of it to run.")
     api = Airflow()
-    api.wait_for_dags(LAYERS)
-    for layer in LAYERS:
-        api.unpause(layer)
-    for name, pool in json.loads((ROOT / "include" / "airflow" / "pools.json").read_text()).items():
-        api.set_pool(name, pool["slots"], pool["description"])
+    register(api)
     loaded = _loaded_until(group)
     conf: dict[str, Any] = {"source": group}
     if data:
@@ -112,6 +108,15 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     layers = follow(console, api, day, conf, layers=LAYERS)
     show_night(console, day, layers)
     say(f"night {day} is green")
+
+
+def register(api: Airflow) -> None:
+    """Make Airflow ready for a night, whoever triggers it: every layer known and unpaused, every pool there."""
+    api.wait_for_dags(LAYERS)
+    for layer in LAYERS:
+        api.unpause(layer)
+    for name, pool in json.loads((ROOT / "include" / "airflow" / "pools.json").read_text()).items():
+        api.set_pool(name, pool["slots"], pool["description"])
 
 
 def _groups_sources(group: str) -> list[str]:
