@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import pandas as pd
@@ -35,10 +36,10 @@ VENDOR_WINDOW_DAYS = 90
 
 MAX_COUNT_SHIFT = 0.2
 MAX_NULL_SHIFT = 0.1
-"""Changes to the ``as_of`` before above which a warning is recorded: of the rows, relative; of a null share, absolute."""
+"""Changes to the ``as_of`` before that are worth a warning: of the rows, relative; of a share of nulls, absolute."""
 
 
-def rules(view: str, as_ofs: Sequence[date]) -> list[Rule]:
+def rules(view: str) -> list[Rule]:
     """Rules on single rows of a view."""
     common = [
         Rule("key_is_unique", "critical", gxe.ExpectCompoundColumnsToBeUnique(column_list=KEYS[view])),
@@ -83,13 +84,24 @@ def _ordered(larger: str, smaller: str):
     return gxe.ExpectColumnPairValuesAToBeGreaterThanB(column_A=larger, column_B=smaller, or_equal=True)
 
 
+@dataclass(frozen=True)
 class Core:
-    """What ``lake/core`` knew as of any day, read once. Raises ``FileNotFoundError`` when orders were never exported."""
+    """Versions of orders and of order items, oldest news first, with ``key`` (a number per order, or item)."""
 
-    def __init__(self, last: date) -> None:
-        self.orders = _versions("orders", last, ["customer_id", "status", "ordered_on"], ["marketplace", "order_id"])
-        self.items = _versions(
-            "order_items", last, ["vendor_id", "product_id", "quantity"], ["marketplace", "order_id", "order_item_id"]
+    orders: pd.DataFrame
+    items: pd.DataFrame
+
+    @classmethod
+    def read(cls, last: date) -> Core:
+        """From ``lake/core``; raises ``FileNotFoundError`` when it was never exported."""
+        return cls(
+            _versions("orders", last, ["marketplace", "order_id"], ["customer_id", "status", "ordered_on"]),
+            _versions(
+                "order_items",
+                last,
+                ["marketplace", "order_id", "order_item_id"],
+                ["vendor_id", "product_id", "quantity"],
+            ),
         )
 
     def orders_as_of(self, as_of: date) -> pd.DataFrame:
@@ -110,13 +122,18 @@ class Core:
         return _newest(self.items, as_of).merge(recent[[*keys, "status"]], on=keys)
 
 
-def _versions(table: str, last: date, columns: list[str], key: list[str]) -> pd.DataFrame:
+def _versions(table: str, last: date, key: list[str], columns: list[str]) -> pd.DataFrame:
     rows = lake.read(
         lake.table_uri("core", table),
         filters=[("known_month", "<=", last), ("known_on", "<=", last)],
         columns=[*key, *columns, "known_at", "known_on"],
-    ).to_pandas(date_as_object=False)
-    rows = rows.sort_values(["known_at", "known_on"], kind="stable", ignore_index=True)
+    )
+    return in_order(rows.to_pandas(date_as_object=False), key)
+
+
+def in_order(versions: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Versions as ``Core`` holds them."""
+    rows = versions.sort_values(["known_at", "known_on"], kind="stable", ignore_index=True)
     return rows.assign(key=rows.groupby(key, sort=False).ngroup())
 
 
@@ -209,7 +226,7 @@ def audit(
     frame = rows.to_pandas(date_as_object=False)
     checks: list[Verdict | Check] = [finite(view, rows, as_of)]
     if len(frame):
-        checks += validate(frame, rules(view, as_ofs), gate=GATE, target=view, as_of=as_of, keys=KEYS[view])
+        checks += validate(frame, rules(view), gate=GATE, target=view, as_of=as_of, keys=KEYS[view])
     return [*checks, *totals(view, frame, core, as_ofs), *drift(view, frame, before, as_of)]
 
 
@@ -235,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m expectations.features", description=__doc__.split("\n")[0])
     parser.add_argument("--as-of", type=parse_day, required=True, metavar="YYYY-MM-DD")
     as_of = parser.parse_args(argv).as_of
-    core = Core(as_of)
+    core = Core.read(as_of)
     code = 0
     for view in KEYS:
         uri, as_ofs = lake.table_uri("features", view), as_ofs_of(view, as_of)

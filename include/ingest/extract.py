@@ -182,6 +182,16 @@ def _dump_path(source: Source, entity: Entity, folder: Path) -> Path:
     return files.find(folder, f"{entity.file}.csv", hint=f"It belongs to the source {source.source}.")
 
 
+def _catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
+    """The day on which catalogue data are known: the first that was landed, else the first that now is.
+
+    A load that begins after the dump does (``--from``) has to bring the catalogue too; once landed it keeps its day,
+    so that a rerun of any day decides the same.
+    """
+    landed = bronze.fingerprints(source.source, name)
+    return min(landed) if landed else max(first, opened.astype("datetime64[D]").item())
+
+
 def _replay(source: Source, first: date, last: date, data: Path | None) -> Iterator[Extract]:
     folder = _dump_folder(source, data)
     read: dict[str, files.Lines] = {}
@@ -193,6 +203,8 @@ def _replay(source: Source, first: date, last: date, data: Path | None) -> Itera
     known = replay.known_times(source, tables)
     for name, entity in source.entities.items():
         table, lines = tables[name], read[name]
+        if entity.known is not None and entity.known.by == "first_day" and len(table):
+            known[name][:] = np.datetime64(_catalogue_day(source, name, known[name][0], first), "us")
         if entity.numbered_within:
             numbers = replay.numbered(table, list(entity.source_columns), entity.numbered_within)
             table = table.append_column(entity.key[-1], pa.array(numbers, pa.string()))

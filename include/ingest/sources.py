@@ -75,7 +75,7 @@ class Known(_Strict):
 
     - ``column``: at the time in ``column``
     - ``with``: when the row of ``entity`` with the same ``key`` became known
-    - ``first_day``: catalogue data, known from the dump's first day on
+    - ``first_day``: catalogue data, known from the first day on that is landed
     - ``order_lifecycle``: one version per day on which the order changed (see ``include.ingest.replay``)
     """
 
