@@ -204,10 +204,7 @@ def test_gate_passes_what_was_built_and_rejects_a_leak(nights: Nights, capsys: p
         lake.replace_partition(uri, good, "as_of", [AS_OF])
 
 
-def test_gate_without_views_says_what_to_run(nights: Nights) -> None:
-    with (
-        pytest.raises(FileNotFoundError, match="run the step that writes it first"),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(lake, "table_uri", lambda *parts: str(Path("/nonexistent", *parts)))
+def test_gate_without_views_says_what_to_run(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake, "table_uri", lambda *parts: str(Path("/nonexistent", *parts)))
+    with pytest.raises(FileNotFoundError, match="run the step that writes it first"):
         gate.main(["--as-of", AS_OF.isoformat()])
