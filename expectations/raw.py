@@ -117,7 +117,8 @@ def judge(
     unjudged = []
     for rule, verdict in zip(rules(entity), verdicts, strict=False):
         by_rule[rule.name] = (rule.severity == "critical", at[verdict.rows])
-        if "error" in verdict.check.observed:
+        # A rule that breaks without naming a row is about the batch: it must not pass for want of rows.
+        if "error" in verdict.check.observed or (not verdict.check.is_passed and not len(verdict.rows)):
             unjudged.append(verdict.check)
 
     is_bad = np.zeros(len(rows), bool)

@@ -15,6 +15,8 @@ from psycopg import sql
 from include.warehouse.engine import connect
 from include.warehouse.publish import checksum
 
+GATES = ("raw", "warehouse", "features", "predictions")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -65,7 +67,7 @@ def loads(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
 
 
 def quality(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
-    """Every critical rule passed; warnings are shown and do not fail."""
+    """Every gate has spoken and every critical rule passed; a broken row is a warning, since it is set aside."""
     rows = conn.execute(
         "select gate, target, rule, severity, is_passed, n_failed, n_checked from ops.quality_result "
         "where as_of = %s and (not is_passed) order by 1, 2, 3",
@@ -76,16 +78,13 @@ def quality(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
         "group by 1 order by 1",
         (as_of,),
     ).fetchall()
+    for gate in sorted(set(GATES) - {row[0] for row in counted}):
+        yield Line("gate", gate, False, f"it has no verdict as of {as_of}")
     for gate, n_passed, n_rules in counted:
-        critical = [row for row in rows if row[0] == gate and row[3] == "critical" and not _row_rule(row)]
+        critical = [row for row in rows if row[0] == gate and row[3] == "critical"]
         detail = f"{n_passed} of {n_rules} rules passed"
         failed = [f"{row[1]} {row[2]} ({row[5]} of {row[6]})" for row in rows if row[0] == gate]
         yield Line("gate", gate, not critical, detail + (f"; {', '.join(failed[:4])}" if failed else ""))
-
-
-def _row_rule(row: tuple) -> bool:
-    """Raw rules of single rows quarantine them; only the share of the day is a verdict on the batch."""
-    return row[0] == "raw" and row[2] != "quarantine_share_within_threshold"
 
 
 def reconciliation(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
@@ -154,8 +153,10 @@ def models(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
     ).fetchall()
     for use_case, name, version, reason in rows:
         yield Line("model", use_case, True, f"{name} version {version}: {reason}")
-    if not rows:
-        yield Line("model", "all", False, f"no model decision as of {as_of}")
+    ever = conn.execute("select distinct use_case from ops.model_decision order by 1").fetchall()
+    missing = [use_case for (use_case,) in ever if use_case not in {row[0] for row in rows}]
+    for use_case in missing or ([] if rows else ["every use case"]):
+        yield Line("model", use_case, False, f"no decision as of {as_of}")
 
 
 CHECKS = (loads, quality, reconciliation, models, predictions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from include.dates import parse_day
@@ -36,6 +38,16 @@ def _fail(message: object) -> typer.Exit:
     return typer.Exit(1)
 
 
+def _known_errors() -> tuple[type[Exception], ...]:
+    """What is told as a sentence; anything else is a bug and shows its traceback."""
+    import psycopg
+
+    from include.night import NightError
+    from include.warehouse.publish import PublishError
+
+    return (RuntimeError, ValueError, OSError, psycopg.Error, PublishError, NightError)
+
+
 def _say(message: str) -> None:
     console.print(message, markup=False)
 
@@ -52,7 +64,7 @@ def up() -> None:
         supervisor.up(_say)
         prepare()
         night.register(Airflow())
-    except RuntimeError as error:
+    except _known_errors() as error:
         raise _fail(error) from None
 
 
@@ -61,7 +73,10 @@ def down() -> None:
     """Stop everything of this home; no process is left."""
     from include.services import supervisor
 
-    supervisor.down()
+    try:
+        supervisor.down()
+    except _known_errors() as error:
+        raise _fail(error) from None
 
 
 @app.command()
@@ -93,11 +108,16 @@ def run(
 
     try:
         night.run(console, as_of=_day(as_of), first=_day(first), group=source or settings().source, data=data)
-    except (night.NightError, RuntimeError) as error:
+    except _known_errors() as error:
         raise _fail(error) from None
     except KeyboardInterrupt:
+        # A second, impatient one must not leave half of them running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _say("\nInterrupted: stopping every service of this home ...")
-        supervisor.down()
+        try:
+            supervisor.down()
+        except _known_errors() as error:
+            raise _fail(error) from None
         raise typer.Exit(130) from None
 
 
@@ -115,14 +135,13 @@ def dsn(role: Annotated[str | None, typer.Option(help="loader, transformer, scor
 @app.command()
 def rollback(target: str, to: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]) -> None:
     """Make an earlier day the newest of a prediction table, e.g. predictions.churn_score --to 2025-12-31."""
-    from include.warehouse.publish import PublishError
     from include.warehouse.publish import rollback as take_back
 
     day = _day(to)
     assert day is not None
     try:
         taken = take_back(target, day)
-    except PublishError as error:
+    except _known_errors() as error:
         raise _fail(error) from None
     gone = f"taken back: {', '.join(map(str, taken))}" if taken else "it was already"
     _say(f"{target} is back at {day}; {gone}")
@@ -138,9 +157,12 @@ def audit(as_of: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]) -> None:
     table = Table(title=f"Audit as of {day}", title_justify="left")
     for header in ("", "area", "subject", "detail"):
         table.add_column(header, overflow="fold")
-    lines = lines_of(day)
+    try:
+        lines = lines_of(day)
+    except _known_errors() as error:
+        raise _fail(error) from None
     for line in lines:
-        table.add_row("ok" if line.is_ok else "FAIL", line.area, line.subject, line.detail)
+        table.add_row("ok" if line.is_ok else "FAIL", line.area, escape(line.subject), escape(line.detail))
     console.print(table, markup=False)
     failed = [line for line in lines if not line.is_ok]
     if failed:

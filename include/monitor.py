@@ -89,7 +89,10 @@ def quarantine(conn: psycopg.Connection, as_of: date) -> Iterator[Finding]:
 
 
 def forecast_against_actual(conn: psycopg.Connection, as_of: date) -> Iterator[Finding]:
-    """WAPE and coverage of the last 28 days' one-week-ahead forecasts, against net units sold: warning."""
+    """WAPE and coverage of the last 28 days' one-week-ahead forecasts, against net units sold: warning.
+
+    Against the sales as they are known now: a rerun of an old day sees later cancellations.
+    """
     if conn.execute("select to_regclass('published.fact_order_item')").fetchone() == (None,):
         return
     row = conn.execute(
@@ -168,7 +171,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check the night")
     parser.add_argument("--as-of", type=parse_day, required=True)
     args = parser.parse_args()
-    findings = check_night(args.as_of)
+    try:
+        findings = check_night(args.as_of)
+    except psycopg.Error as error:
+        sys.exit(f"the night of {args.as_of} cannot be checked: {error}")
     for f in findings:
         mark = "ok  " if f.is_ok else f.severity.upper()
         value = "" if f.value is None else f" {f.value:.4g}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from include.ingest.plan import Opened
@@ -99,7 +100,7 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     conf: dict[str, Any] = {"source": group}
     if data:
         conf["data"] = str(data)
-    begin = loaded + timedelta(days=1) if loaded else first or opened.first
+    begin = first or (loaded + timedelta(days=1) if loaded else opened.first)
     if begin < day:
         history = day - timedelta(days=1)
         say(f"loading history {begin} .. {history} of {group}")
@@ -126,11 +127,19 @@ def _groups_sources(group: str) -> list[str]:
 
 
 def _loaded_until(group: str) -> date | None:
-    """The last day up to which every source of the group is loaded without a gap at its end."""
+    """The last day of the unbroken stretch of days that every source of the group has from its first on."""
     names = _groups_sources(group)
     with connect() as conn:
         rows = conn.execute(
-            "select source, max(partition_on) from ops.load_audit where source = any(%s) group by 1", (names,)
+            """
+            select source, min(day) from (
+              select source, partition_on as day,
+                     lead(partition_on) over (partition by source order by partition_on) as following
+              from (select distinct source, partition_on from ops.load_audit where source = any(%s)) as loaded
+            ) as stretches
+            where following is null or following > day + 1 group by 1
+            """,
+            (names,),
         ).fetchall()
     return min(row[1] for row in rows) if len(rows) == len(names) else None
 
@@ -257,7 +266,7 @@ def _progress(key: str, state: list[Layer]) -> Table:
     for layer in state:
         colour = colours.get(layer.state, "dim")
         seconds = f"{layer.seconds:.0f}" if layer.started else ""
-        table.add_row(layer.dag_id, f"[{colour}]{layer.state}[/]", layer.done(), seconds, layer.running())
+        table.add_row(layer.dag_id, f"[{colour}]{layer.state}[/]", layer.done(), seconds, escape(layer.running()))
     return table
 
 
@@ -367,5 +376,6 @@ def show_status(console: Console, state: dict[str, Any]) -> None:
         table.add_column(header, overflow="fold")
     for dag_id, runs in nights.items():
         failed = [f"{run['partition']}: {', '.join(run['failed_tasks'])}" for run in runs if run.get("failed_tasks")]
-        table.add_row(dag_id, ", ".join(f"{run['partition']} {run['state']}" for run in runs), "; ".join(failed))
+        newest = ", ".join(f"{run['partition']} {run['state']}" for run in runs)
+        table.add_row(dag_id, newest, escape("; ".join(failed)))
     console.print(table)

@@ -21,7 +21,7 @@ from include.ingest import bronze, files, replay
 from include.ingest.pseudonym import mask_emails, pseudonyms
 from include.ingest.sources import Entity, Source
 from include.settings import settings
-from include.warehouse.engine import engine
+from include.warehouse.engine import connect, engine
 
 DAY = np.timedelta64(1, "D")
 TICK = np.timedelta64(1, "us")
@@ -183,13 +183,17 @@ def _dump_path(source: Source, entity: Entity, folder: Path) -> Path:
 
 
 def _catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
-    """The day on which catalogue data are known: the first that was landed, else the first that now is.
+    """The day on which catalogue data are known: the first that was loaded, else the first that now is.
 
-    A load that begins after the dump does (``--from``) has to bring the catalogue too; once landed it keeps its day,
+    A load that begins after the dump does (``--from``) has to bring the catalogue too; once loaded it keeps its day,
     so that a rerun of any day decides the same.
     """
-    landed = bronze.fingerprints(source.source, name)
-    return min(landed) if landed else max(first, opened.astype("datetime64[D]").item())
+    with connect("loader") as conn:
+        loaded = conn.execute(
+            "select min(partition_on) from ops.load_audit where source = %s and entity = %s and n_in > 0",
+            (source.source, name),
+        ).fetchone()
+    return loaded[0] if loaded and loaded[0] else max(first, opened.astype("datetime64[D]").item())
 
 
 def _replay(source: Source, first: date, last: date, data: Path | None) -> Iterator[Extract]:

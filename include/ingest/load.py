@@ -75,6 +75,14 @@ def _refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Se
             (VERDICT, [f"{source.source}.{name}" for name in source.entities], range_of_days[0], range_of_days[-1]),
         )
     }
+    broken = conn.execute(
+        """select target, as_of, rule from ops.quality_result
+           where gate = 'raw' and severity = 'critical' and not is_passed and rule <> %s
+             and target = any(%s) and as_of between %s and %s limit 1""",
+        (VERDICT, [f"{source.source}.{name}" for name in source.entities], range_of_days[0], range_of_days[-1]),
+    ).fetchone()
+    if broken:
+        raise RuntimeError(f"The raw gate stopped {broken[0]} of {broken[1]} ({broken[2]}): nothing of it is loaded.")
     gate = f"run python -m expectations.raw --source {source.source} --as-of"
     for (name, day), (_, files) in wanted.items():
         is_passed, judged = verdicts.get((name, day), (None, None))

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -99,4 +100,7 @@ def _sha256(path: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    print(f"{len(checksums())} jars in {fetch()}")
+    try:
+        print(f"{len(checksums())} jars in {fetch()}")
+    except (RuntimeError, OSError, ValueError) as error:
+        sys.exit(f"setup: {error}")

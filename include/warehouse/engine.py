@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
@@ -21,8 +22,9 @@ def owner_dsn() -> str:
     """libpq URL of the user that owns everything: ``EMPORIUM_DSN``, else the embedded Postgres's."""
     cfg = settings()
     if cfg.dsn:
-        return cfg.dsn
-    return f"postgresql://{OWNER}:{quote(secret('pg_owner'), safe='')}@{cfg.host}:{cfg.pg_port}/{DATABASE}"
+        # libpq knows both spellings, SQLAlchemy one.
+        return re.sub("^postgres://", "postgresql://", cfg.dsn)
+    return f"postgresql://{OWNER}:{quote(secret('pg_owner'), safe='')}@127.0.0.1:{cfg.pg_port}/{DATABASE}"
 
 
 def database_name(suffix: str | None = None) -> str:

@@ -27,6 +27,7 @@ from psycopg import sql
 
 from include import lake
 from include.dates import parse_day
+from include.warehouse.core import NotGreenError, hold_green_core
 from include.warehouse.engine import connect
 
 TEXT, DAY, MOMENT, MONEY, COUNT = pa.string(), pa.date32(), pa.timestamp("us", tz="UTC"), pa.float64(), pa.int32()
@@ -126,6 +127,8 @@ def export(tables: Mapping[str, pa.Schema] = TABLES) -> list[Exported]:
     done = []
     with connect("loader", autocommit=True) as ledger, connect("loader") as conn:
         ledger.execute("select pg_advisory_lock(hashtext('emporium.export'))")
+        # Before the snapshot is taken: what a rebuild swaps in after it would look emptied.
+        hold_green_core(ledger)
         # One snapshot for checksums and rows: a warehouse rebuilt meanwhile is the next run's work.
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for table, schema in tables.items():
@@ -262,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{result.n_rows} rows in {result.seconds:.1f} s",
                 flush=True,
             )
-    except (ExportError, psycopg.Error, OSError) as error:
+    except (ExportError, NotGreenError, psycopg.Error, OSError) as error:
         print(f"export: {str(error).strip()}", file=sys.stderr)
         return 1
     return 0

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from include import ops
 from include.dates import parse_day
+from include.warehouse.core import NotGreenError, hold_green_core
 from include.warehouse.engine import connect
 from include.warehouse.publish import PublishError, checksum
 
@@ -49,6 +50,7 @@ def publish_core(as_of: date, *, allow_shrink: bool = False) -> list[Merged]:
         with connect("publisher") as conn:
             conn.execute("set local lock_timeout = '30s'")
             conn.execute("select pg_advisory_xact_lock(hashtext('publish:core'))")
+            hold_green_core(conn)
             newest = conn.execute("select max(token) from ops.run_ledger where target = 'core'").fetchone()
             if newest and newest[0] != token:
                 raise PublishError(f"A newer publication of the core marts (token {newest[0]}) has begun.")
@@ -70,7 +72,7 @@ def publish_core(as_of: date, *, allow_shrink: bool = False) -> list[Merged]:
                 ("published" if changed else "unchanged", sum(mart.n_rows for mart in merged), token),
             )
             return merged
-    except PublishError as error:
+    except (PublishError, NotGreenError) as error:
         with connect("publisher") as conn:
             conn.execute(
                 "update ops.run_ledger set state = 'rejected', detail = %s, finished_at = now() where token = %s",
@@ -188,9 +190,10 @@ def main() -> None:
     started = time.monotonic()
     try:
         merged = publish_core(args.as_of, allow_shrink=args.allow_shrink)
-    except PublishError as error:
-        print(f"not published: {error}", file=sys.stderr)
-        sys.exit(1)
+    except psycopg.errors.LockNotAvailable:
+        sys.exit("not published: a reader or a dbt build has held a lock for more than 30 seconds; run it again")
+    except (PublishError, NotGreenError, psycopg.Error) as error:
+        sys.exit(f"not published: {error}")
     for mart in merged:
         print(f"published.{mart.table}: {mart.n_rows:,} rows, {mart.n_written:,} written, {mart.n_deleted:,} gone")
     print(f"published {len(merged)} marts as of {args.as_of} in {time.monotonic() - started:.1f} s")

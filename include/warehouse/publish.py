@@ -298,6 +298,8 @@ def rollback(target: str, to: date) -> list[date]:
 
     def detach(conn: psycopg.Connection) -> Published:
         taken.clear()
+        if conn.execute("select to_regclass(%s)", (f"predictions.{target}",)).fetchone() == (None,):
+            raise PublishError(f"There is no prediction table {target}. A mart follows its night: rerun that.")
         conn.execute("select pg_advisory_xact_lock(hashtext(%s))", (f"publish:{target}",))
         live = conn.execute(
             "select as_of, token, n_rows, checksum from ops.publication where target = %s and as_of >= %s "
@@ -341,7 +343,7 @@ def main() -> None:
     for item in waiting:
         try:
             done = publish(item.target, item.as_of, item.token)
-        except PublishError as error:
+        except (PublishError, psycopg.Error) as error:
             refused.append(str(error))
             continue
         note = "swapped in" if done.is_changed else "already live, unchanged"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import psycopg
 from psycopg import sql
 
@@ -22,7 +24,7 @@ def ensure_roles_and_databases() -> None:
         if version < 150000:
             raise RuntimeError(f"Postgres {version // 10000} is too old: EMPORIUM_DSN must name Postgres 15 or newer.")
         try:
-            # Two homes may share one server: the advisory lock makes creation take turns.
+            # Two starts at once take turns.
             conn.execute("select pg_advisory_lock(hashtext('emporium.roles'))")
             for role in (*ROLES, *SERVICES, "shop_reader"):
                 _ensure_role(conn, role)
@@ -36,7 +38,15 @@ def ensure_roles_and_databases() -> None:
 
 
 def _ensure_role(conn: psycopg.Connection, role: str) -> None:
-    exists = conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone()
+    exists = conn.execute(
+        "select shobj_description(oid, 'pg_authid') from pg_roles where rolname = %s", (role,)
+    ).fetchone()
+    # Roles are the server's, not the database's: setting the password of somebody else's would lock them out.
+    mark = f"emporium {hashlib.sha256(secret('pseudonym_key').encode()).hexdigest()[:12]}"
+    if exists and exists[0] != mark:
+        raise RuntimeError(
+            f"The server has a role {role} that is not this Emporium's: give this one a Postgres server of its own."
+        )
     # A new role has no privilege of its own by default; only a superuser may name that attribute.
     verb = "alter" if exists else "create"
     conn.execute(
@@ -44,6 +54,7 @@ def _ensure_role(conn: psycopg.Connection, role: str) -> None:
             sql.SQL(verb), sql.Identifier(role), sql.Literal(secret(f"pg_{role}"))
         )
     )
+    conn.execute(sql.SQL("comment on role {} is {}").format(sql.Identifier(role), sql.Literal(mark)))
 
 
 def _ensure_database(conn: psycopg.Connection, name: str) -> None:

@@ -142,11 +142,11 @@ def _one(conn: psycopg.Connection, where: str, *values) -> Decision | None:
         ).fetchone()
 
 
-def record(conn: psycopg.Connection, decision: Decision) -> None:
-    """Write the decision; an equal one keeps its ``decided_at``."""
+def record(conn: psycopg.Connection, decision: Decision) -> bool:
+    """Write the decision; an equal one keeps its ``decided_at``. Whether a row was added or changed."""
     keys = ("use_case", "as_of")
     rest = [name for name in _COLUMNS if name not in keys]
-    conn.execute(
+    done = conn.execute(
         f"""
         insert into ops.model_decision as old ({", ".join(_COLUMNS)})
         values ({", ".join(f"%({name})s" for name in _COLUMNS)})
@@ -157,3 +157,4 @@ def record(conn: psycopg.Connection, decision: Decision) -> None:
         """,
         {name: getattr(decision, name) for name in _COLUMNS},
     )
+    return done.rowcount > 0

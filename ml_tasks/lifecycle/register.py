@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,18 @@ def client() -> MlflowClient:
     return MlflowClient(settings().mlflow_base_url)
 
 
+@contextmanager
+def _asked_to(do: str) -> Iterator[None]:
+    """What MLflow refuses, or does not answer, becomes a ``RuntimeError`` of one sentence."""
+    client()  # before the import: it sets what MLflow reads when it is imported
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise RuntimeError(f"MLflow at {settings().mlflow_base_url} did not {do}: {_short(error)}") from error
+
+
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -70,13 +83,13 @@ def verify(folder: Path, meta_sha256: str) -> Files:
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     if META not in paths:
         raise Tampered(f"The model has no {META}.")
-    meta = paths.pop(META).read_text()
+    meta = _text(paths.pop(META))
     if sha256(meta) != meta_sha256:
         raise Tampered(f"{META} is not the one that was registered (its SHA-256 differs from the registry's).")
     listed = json.loads(meta)["files"]
     if set(listed) != set(paths):
         raise Tampered(f"The model's files are {sorted(paths)}, but {META} lists {sorted(listed)}.")
-    files = {name: paths[name].read_text() for name in sorted(paths)}
+    files = {name: _text(paths[name]) for name in sorted(paths)}
     for name, text in files.items():
         if sha256(text) != listed[name]:
             raise Tampered(f"{name} is not the file that was registered (its SHA-256 differs from {META}'s).")
@@ -84,32 +97,33 @@ def verify(folder: Path, meta_sha256: str) -> Files:
 
 
 def find(use_case: UseCase, ctx: Context, fingerprint: str) -> Version | None:
-    """The challenger that an earlier run of D registered from the same training rows, code and parameters."""
-    found = client().search_model_versions(
-        f"name = '{use_case.model}' and tags.use_case = '{use_case.name}' "
-        f"and tags.as_of = '{ctx.as_of}' and tags.data_fingerprint = '{fingerprint}'"
-    )
-    if not found:
-        return None
-    return load(use_case.model, str(min(int(version.version) for version in found)))
+    """The challenger that an earlier run of D registered from the same training rows, code and parameters.
+
+    The oldest whose files are those that were registered; one that is refused is printed and passed over.
+    """
+    with _asked_to(f"look for versions of {use_case.model}"):
+        found = client().search_model_versions(
+            f"name = '{use_case.model}' and tags.use_case = '{use_case.name}' "
+            f"and tags.as_of = '{ctx.as_of}' and tags.data_fingerprint = '{fingerprint}'"
+        )
+    for version in sorted(int(one.version) for one in found):
+        try:
+            return load(use_case.model, str(version))
+        except Tampered as error:
+            print(f"{use_case.name}: {error} It is passed over.", flush=True)
+    return None
 
 
 def load(name: str, version: str) -> Version:
     """A version with its files, verified. Errors name the model and version."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with _asked_to(f"give model {name} version {version}"), tempfile.TemporaryDirectory() as folder:
         known = client().get_model_version(name, version)
         run_id = known.run_id or ""
-        with tempfile.TemporaryDirectory() as folder:
-            client().download_artifacts(run_id, FOLDER, folder)
+        client().download_artifacts(run_id, FOLDER, folder)
+        try:
             files = verify(Path(folder, FOLDER), known.tags.get("meta_sha256", ""))
-    except Tampered as error:
-        raise Tampered(f"Model {name} version {version} is refused: {error}") from error
-    except MlflowException as error:
-        raise RuntimeError(
-            f"MLflow at {settings().mlflow_base_url} did not give model {name} version {version}: {_short(error)}"
-        ) from error
+        except Tampered as error:
+            raise Tampered(f"Model {name} version {version} is refused: {error}") from error
     return Version(version, run_id, files, known.tags.get("code_version", ""))
 
 
@@ -121,16 +135,15 @@ def register(
     facts: Mapping[str, Any],
 ) -> Version:
     """A run with parameters and files, and a new version of the registered model (no alias)."""
-    from mlflow.entities import Param
-    from mlflow.exceptions import MlflowException
-
     tags = {
         "use_case": use_case.name,
         "as_of": str(ctx.as_of),
         "data_fingerprint": fingerprint,
         "code_version": str(use_case.version),
     }
-    try:
+    with _asked_to(f"register {use_case.model}"):
+        from mlflow.entities import Param
+
         experiment_id = _experiment(use_case.name)
         run = client().create_run(experiment_id, run_name=f"{use_case.name} {ctx.as_of}", tags=tags)
         run_id = run.info.run_id
@@ -158,18 +171,14 @@ def register(
             await_creation_for=0,
         )
         client().set_terminated(run_id)
-    except MlflowException as error:
-        raise RuntimeError(
-            f"MLflow at {settings().mlflow_base_url} did not register {use_case.model}: {_short(error)}"
-        ) from error
     return Version(str(version.version), run_id, files, tags["code_version"])
 
 
 def attach(version: Version, card: str, metrics: Mapping[str, float], picture: bytes | None) -> None:
     """Put the evaluation's metrics, the model card and its picture into the version's run."""
-    for name, value in metrics.items():
-        client().log_metric(version.run_id, name, value)
-    with tempfile.TemporaryDirectory() as folder:
+    with _asked_to(f"keep the model card of run {version.run_id}"), tempfile.TemporaryDirectory() as folder:
+        for name, value in metrics.items():
+            client().log_metric(version.run_id, name, value)
         Path(folder, "model_card.md").write_text(card)
         if picture:
             Path(folder, "model_card.png").write_bytes(picture)
@@ -178,21 +187,23 @@ def attach(version: Version, card: str, metrics: Mapping[str, float], picture: b
 
 def has_card(version: Version) -> bool:
     """Whether the version's run has its model card (a run that was killed may have left none)."""
-    return any(one.path == "model_card.md" for one in client().list_artifacts(version.run_id))
+    with _asked_to(f"list the files of run {version.run_id}"):
+        return any(one.path == "model_card.md" for one in client().list_artifacts(version.run_id))
 
 
 def point_alias(use_case: UseCase, version: str | None) -> None:
     """Point the alias ``champion`` at ``version``; take it away when a naive rule is champion."""
-    from mlflow.exceptions import MlflowException
+    with _asked_to(f"move the alias of {use_case.model}"):
+        from mlflow.exceptions import MlflowException
 
-    try:
-        if version is not None:
-            client().set_registered_model_alias(use_case.model, "champion", version)
-        elif "champion" in client().get_registered_model(use_case.model).aliases:
-            client().delete_registered_model_alias(use_case.model, "champion")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise RuntimeError(f"MLflow did not move the alias of {use_case.model}: {_short(error)}") from error
+        try:
+            if version is not None:
+                client().set_registered_model_alias(use_case.model, "champion", version)
+            elif "champion" in client().get_registered_model(use_case.model).aliases:
+                client().delete_registered_model_alias(use_case.model, "champion")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
 
 def _experiment(name: str) -> str:
@@ -220,6 +231,13 @@ def _ensure_model(use_case: UseCase) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise Tampered(f"{path.name} is not the file that was registered (it is not text).") from error
 
 
 def _short(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
@@ -23,6 +24,9 @@ from ml_tasks.lifecycle.gate import (
 from ml_tasks.lifecycle.progress import step
 from ml_tasks.lifecycle.usecase import Context, Sample, UseCase
 
+# A decision, and what writes the challenger's card when told whether the recorded decision changed.
+Decided = tuple[Decision, Callable[[bool], None]]
+
 
 def train(use_case: UseCase, as_of: date) -> Decision:
     """Make and record the decision of the use case as of D; a rerun makes the same one and the same version.
@@ -40,18 +44,19 @@ def train(use_case: UseCase, as_of: date) -> Decision:
             if sample is not None:
                 notes |= {"training": len(sample.past), "evaluation": len(sample.rows), "cutoff": str(sample.cutoff)}
         incumbent = decision_before(conn, use_case.name, as_of)
-        decision = _decide(use_case, ctx, sample, incumbent)
-        record(conn, decision)
+        decision, write_card = _decide(use_case, ctx, sample, incumbent)
+        with conn.transaction():  # a run killed before its card is written has decided nothing
+            write_card(record(conn, decision))
         if is_newest(conn, decision):
             register.point_alias(use_case, None if decision.naive_rule else decision.champion_version)
     print(f"{use_case.name}: champion {decision.champion_name} {decision.champion_version}. {decision.reason}")
     return decision
 
 
-def _decide(use_case: UseCase, ctx: Context, sample: Sample | None, before: Decision | None) -> Decision:
+def _decide(use_case: UseCase, ctx: Context, sample: Sample | None, before: Decision | None) -> Decided:
     fingerprint = dataset.fingerprint(use_case, sample, ctx)
     if sample is None or sample.rows.empty:
-        return _without_evaluation(use_case, ctx, before, fingerprint)
+        return _without_evaluation(use_case, ctx, before, fingerprint), lambda is_changed: None
 
     rows = sample.rows
     challenger, is_new = _challenger(use_case, ctx, sample, fingerprint)
@@ -106,14 +111,18 @@ def _decide(use_case: UseCase, ctx: Context, sample: Sample | None, before: Deci
         data_fingerprint=fingerprint,
         reason=outdated + verdict.reason,
     )
-    if challenger is not None and (is_new or not register.has_card(challenger)):
+
+    def write_card(is_changed: bool) -> None:
+        if challenger is None or not (is_new or is_changed or not register.has_card(challenger)):
+            return
         with step(f"{use_case.name}: model card"):
             picture = (
                 use_case.picture(rows, said["challenger"], challenger.files) if use_case.picture is not None else None
             )
             card = model_card(use_case, ctx, sample, decision, metrics, picture is not None)
             register.attach(challenger, card, metrics["challenger"], picture)
-    return decision
+
+    return decision, write_card
 
 
 def _challenger(

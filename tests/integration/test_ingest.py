@@ -15,7 +15,7 @@ from expectations.raw import main as gate_main
 from include.demo import SMALL, fill
 from include.demo.dirt import BROKEN_KINDS
 from include.ingest.__main__ import main as ingest_main
-from include.ingest.extract import span
+from include.ingest.extract import extract, span
 from include.ingest.pseudonym import pseudonym
 from include.ingest.sources import load_source, sources
 from include.settings import ROOT, settings
@@ -376,3 +376,19 @@ def test_online_retails_exact_duplicates_are_counted_and_nothing_else_is_lost(la
         "select sum(n_in), sum(n_loaded), sum(n_duplicate), sum(n_quarantined) from ops.load_audit where source = %s",
         "online_retail",
     ) == [(len(dump), len(dump.drop_duplicates()), int(dump.duplicated().sum()), 0)]
+
+
+def test_a_load_that_begins_after_the_dump_brings_the_catalogue_and_keeps_its_day(lake, shared_data):
+    source, data = load_source("olist"), shared_data / "olist"
+    _empty()
+    first, last = date(2018, 1, 1), date(2018, 1, 2)
+
+    def sellers(start, end):
+        rows = next(one.rows for one in extract(source, start, end, data) if one.entity == "sellers")
+        return set(rows["partition_on"].to_pylist()), rows.num_rows
+
+    assert sellers(first, last) == ({first}, 3095)
+    _all("olist", last, first, data)
+    assert sellers(last, last) == (set(), 0)
+    assert sellers(first, first) == ({first}, 3095)
+    assert sellers(date(2016, 9, 4), last) == ({first}, 3095), "once loaded, it keeps its day"

@@ -30,6 +30,7 @@ from tests.unit.ml_tasks import simulate
 pytestmark = pytest.mark.integration
 
 DAY, NEXT = date(2025, 12, 31), date(2026, 1, 1)
+NAMES = ("demand_forecast", "demand_category", "churn")
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +92,38 @@ def world(mlflow: Path):
     settings.cache_clear()
 
 
-def test_a_night_of_each_use_case_is_registered_scored_audited_and_published(world, monkeypatch):
+@pytest.fixture(scope="module")
+def night(world: Path):
+    """Every use case trained and scored as of DAY; MLflow's artifacts folder is passed on."""
+    for name in NAMES:
+        train(use_case(name), DAY)
+        score(use_case(name), DAY)
+    return world
+
+
+def files_of(artifacts: Path, run_id: str | None, name: str) -> Path:
+    (path,) = [one for one in artifacts.rglob(name) if run_id in one.parts]
+    return path
+
+
+def decided(name: str, as_of: date):
+    with connect("scorer") as conn:
+        decision = decision_of(conn, name, as_of)
+    assert decision is not None
+    return decision
+
+
+def test_a_night_of_each_use_case_is_registered_scored_audited_and_published(night, monkeypatch):
     from expectations import predictions
 
-    for name in ("demand_forecast", "demand_category", "churn"):
-        decision = train(use_case(name), DAY)
+    for name in NAMES:
+        decision = decided(name, DAY)
         assert decision.is_promoted, decision.reason
         assert decision.ci_high < 0
         aliases = register.client().get_registered_model(decision.champion_name).aliases
         assert aliases == {"champion": decision.champion_version}
         files = {one.path for one in register.client().list_artifacts(decision.champion_run_id)}
         assert {"model", "model_card.md"} <= files
-        score(use_case(name), DAY)
     monkeypatch.setattr(sys, "argv", ["predictions", "--as-of", str(DAY)])
     assert predictions.main() == 0
     waiting = publish.staged(DAY)
@@ -115,7 +136,7 @@ def test_a_night_of_each_use_case_is_registered_scored_audited_and_published(wor
     assert "(raises the risk)" in row[1]
 
 
-def test_rerun_makes_the_same_decision_version_and_rows(world):
+def test_rerun_makes_the_same_decision_version_and_rows(night):
     case = use_case("churn")
     with connect() as conn:
         before = conn.execute("select * from ops.model_decision order by use_case, as_of").fetchall()
@@ -124,13 +145,15 @@ def test_rerun_makes_the_same_decision_version_and_rows(world):
     with connect() as conn:
         assert conn.execute("select * from ops.model_decision order by use_case, as_of").fetchall() == before
     assert len(register.client().search_model_versions(f"name = '{case.model}'")) == n_versions
-    score(case, DAY)
-    (item,) = [one for one in publish.staged(DAY) if one.target == "churn_score"]
-    publish.mark_audited(item.token, True)
-    assert not publish.publish("churn_score", DAY, item.token).is_changed
+    for _ in range(2):
+        score(case, DAY)
+        (item,) = [one for one in publish.staged(DAY) if one.target == "churn_score"]
+        publish.mark_audited(item.token, True)
+        published = publish.publish("churn_score", DAY, item.token)
+    assert not published.is_changed
 
 
-def test_refitting_from_scratch_gives_the_same_files(world):
+def test_refitting_from_scratch_gives_the_same_files(night):
     case = use_case("churn")
     with connect("scorer") as conn:
         first = decision_of(conn, "churn", DAY)
@@ -149,7 +172,7 @@ def test_refitting_from_scratch_gives_the_same_files(world):
         assert train(case, DAY).champion_version == first.champion_version
 
 
-def test_challenger_that_does_not_win_is_registered_and_not_promoted(world):
+def test_challenger_that_does_not_win_is_registered_and_not_promoted(night):
     case = use_case("churn")
     decision = train(case, NEXT)
     with connect("scorer") as conn:
@@ -161,7 +184,7 @@ def test_challenger_that_does_not_win_is_registered_and_not_promoted(world):
     assert register.client().get_registered_model(case.model).aliases == {"champion": incumbent.champion_version}
 
 
-def test_naive_rule_is_champion_where_no_model_wins_and_the_table_says_so(world, capsys):
+def test_naive_rule_is_champion_where_no_model_wins_and_the_table_says_so(night):
     hopeless = replace(
         use_case("churn"),
         name="churn_hopeless",
@@ -182,7 +205,7 @@ def test_naive_rule_is_champion_where_no_model_wins_and_the_table_says_so(world,
     assert reason.startswith("no order for ")
 
 
-def test_incumbent_that_the_code_cannot_run_any_more_is_replaced(world):
+def test_incumbent_that_the_code_cannot_run_any_more_is_replaced(night):
     case = replace(use_case("churn"), version=2)
     decision = train(case, NEXT)
     try:
@@ -194,22 +217,60 @@ def test_incumbent_that_the_code_cannot_run_any_more_is_replaced(world):
         assert not train(use_case("churn"), NEXT).is_promoted
 
 
-def test_older_day_never_moves_the_alias_back(world):
+def test_older_day_never_moves_the_alias_back(night):
     case = use_case("churn")
-    train(case, DAY)
-    newest = register.client().get_registered_model(case.model).aliases["champion"]
-    register.client().set_registered_model_alias(case.model, "champion", newest)
-    with connect("scorer") as conn:
-        conn.execute(
-            "update ops.model_decision set champion_version = 'x' where use_case = 'churn' and as_of = %s", (NEXT,)
-        )
-    train(case, DAY)
-    assert register.client().get_registered_model(case.model).aliases["champion"] == newest
+    newest = train(case, NEXT)
+    other = newest.challenger_version
+    assert other not in (None, newest.champion_version)
+    register.client().set_registered_model_alias(case.model, "champion", other)
+    try:
+        assert train(case, DAY).champion_version != other
+        assert register.client().get_registered_model(case.model).aliases["champion"] == other
+    finally:
+        register.client().set_registered_model_alias(case.model, "champion", newest.champion_version)
 
 
-def test_changed_model_file_is_refused_by_scoring(world):
+def test_version_that_was_tampered_with_is_healed_by_a_rerun_of_its_day(night, capsys):
+    case, first = use_case("churn"), decided("churn", DAY)
+    stored = register.load(case.model, first.champion_version).files
+    path = files_of(night, first.champion_run_id, "model.txt")
+    kept, again = path.read_text(), None
+    path.write_bytes(kept.replace("leaf_value=", "leaf_value=9", 1).encode())
+    try:
+        again = train(case, DAY)
+        assert f"version {first.champion_version} is refused: model.txt" in capsys.readouterr().out
+        assert int(again.champion_version) > int(first.champion_version)
+        assert register.load(case.model, again.champion_version).files == stored
+        assert train(case, DAY) == again
+        score(case, DAY)
+    finally:
+        path.write_text(kept)
+        if again is not None:
+            register.client().delete_model_version(case.model, again.champion_version)
+        assert train(case, DAY) == first
+
+
+def test_model_card_follows_a_decision_with_other_numbers_and_only_such(night, monkeypatch):
+    case, first = use_case("churn"), decided("churn", DAY)
+    path = files_of(night, first.champion_run_id, "model_card.md")
+    kept, written = path.read_text(), []
+    attach = register.attach
+    monkeypatch.setattr(register, "attach", lambda *given: (written.append(given), attach(*given)))
+    train(case, DAY)
+    assert not written
+    other = train(replace(case, loss=lambda rows, said: 2 * case.loss(rows, said)), DAY)
+    try:
+        assert other.challenger_version == first.challenger_version
+        assert other.reason != first.reason
+        assert other.reason in path.read_text()
+    finally:
+        assert train(case, DAY) == first
+    assert path.read_text() == kept
+
+
+def test_changed_model_file_is_refused_by_scoring(night):
     case = use_case("demand_forecast")
-    (path,) = [one for one in world.rglob("p50.txt") if "demand" not in one.parts][:1]
+    (path,) = [one for one in night.rglob("p50.txt") if "demand" not in one.parts][:1]
     kept = path.read_text()
     path.write_text(kept.replace("leaf_value=", "leaf_value=9", 1))
     try:
@@ -219,12 +280,12 @@ def test_changed_model_file_is_refused_by_scoring(world):
         path.write_text(kept)
 
 
-def test_scoring_without_a_decision_names_the_command(world):
+def test_scoring_without_a_decision_names_the_command(night):
     with pytest.raises(LookupError, match=r"python -m ml_tasks.train demand_category --as-of 2026-01-01"):
         score(use_case("demand_category"), NEXT)
 
 
-def test_broken_predictions_are_rejected_and_never_published(world, monkeypatch, capsys):
+def test_broken_predictions_are_rejected_and_never_published(night, monkeypatch, capsys):
     from expectations import predictions
 
     score(use_case("churn"), DAY)
@@ -237,4 +298,4 @@ def test_broken_predictions_are_rejected_and_never_published(world, monkeypatch,
     with pytest.raises(publish.PublishError, match="rejected"):
         publish.publish("churn_score", DAY, item.token)
     with connect("bi_reader") as conn:
-        assert conn.execute("select max(churn_probability) <= 1 from bi.churn_score").fetchone()[0]
+        assert conn.execute("select count(*) from bi.churn_score where churn_probability > 1").fetchone()[0] == 0

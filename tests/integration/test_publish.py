@@ -8,7 +8,10 @@ import pytest
 
 from include import ops
 from include.warehouse import marts, publish
+from include.warehouse.core import NotGreenError
 from include.warehouse.engine import connect
+from include.warehouse.export import export
+from tests.integration.conftest import mark_build
 
 pytestmark = pytest.mark.integration
 DAY = date(2025, 3, 1)
@@ -130,6 +133,20 @@ def test_marts_merge_only_what_changed_and_outlive_a_dbt_rebuild(mart):
     mart.execute("insert into core.dim_probe select i, 'n' || i, i, 'e' from generate_series(1, 100) i")
     marts.publish_core(DAY)
     assert bi_rows()[0][-1] == "e"
+
+
+def test_core_of_a_build_that_is_not_green_is_neither_published_nor_exported(mart):
+    marts.publish_core(DAY)
+    mart.execute("update core.dim_probe set name = 'bad'")
+    mark_build(is_green=False)
+    try:
+        with pytest.raises(NotGreenError, match="not green"):
+            marts.publish_core(DAY)
+        with pytest.raises(NotGreenError, match="not green"):
+            export()
+    finally:
+        mark_build(is_green=True)
+    assert {row[1] for row in bi_rows()} != {"bad"}
 
 
 def test_a_mart_that_would_lose_most_rows_is_refused(mart):

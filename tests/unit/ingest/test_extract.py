@@ -4,8 +4,6 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from include import lake
-from include.ingest import bronze
 from include.ingest.extract import extract, span
 from include.ingest.sources import load_source
 from include.settings import settings
@@ -123,20 +121,3 @@ def test_a_dump_without_a_folder_says_how_to_name_one(home, monkeypatch):
     settings.cache_clear()
     with pytest.raises(FileNotFoundError, match="--data FOLDER or EMPORIUM_DATA"):
         list(extract(load_source("olist"), DAY, DAY))
-
-
-def test_a_load_that_begins_after_the_dump_brings_the_catalogue_and_keeps_its_day(home, shared_data):
-    source, data = load_source("olist"), shared_data / "olist"
-
-    def catalogue(first, last):
-        found = {one.entity: one.rows for one in extract(source, first, last, data)}
-        return found["sellers"]
-
-    first, last = date(2018, 1, 1), date(2018, 1, 2)
-    landed = catalogue(first, last)
-    assert set(landed["partition_on"].to_pylist()) == {first}
-    assert landed.num_rows == 3095
-    lake.replace_partition(bronze.uri("olist", "sellers"), landed, "partition_on", [first, last])
-    assert catalogue(last, last).num_rows == 0
-    assert catalogue(first, first).num_rows == 3095
-    assert catalogue(date(2016, 9, 4), last)["partition_on"].to_pylist() == [first] * 3095, "once landed, it stays"

@@ -139,11 +139,13 @@ def test_files_that_were_registered_are_believed(tmp_path):
     assert register.verify(tmp_path, write_model(tmp_path, files)) == files
 
 
-@pytest.mark.parametrize("change", ["edit", "add", "remove", "meta"])
+@pytest.mark.parametrize("change", ["edit", "binary", "add", "remove", "meta"])
 def test_file_that_is_not_the_registered_one_is_refused(tmp_path, change):
     digest = write_model(tmp_path, {"model.txt": "tree", "calibration.json": "{}"})
     if change == "edit":
         (tmp_path / "model.txt").write_text("another tree")
+    elif change == "binary":
+        (tmp_path / "model.txt").write_bytes(b"\xfftree")
     elif change == "add":
         (tmp_path / "more.txt").write_text("")
     elif change == "remove":

@@ -119,16 +119,16 @@ def test_model_finds_the_planted_pattern_and_beats_every_naive_rule(name, fitted
     assert verdict.champion == "challenger", verdict.reason
 
 
-def test_noise_has_no_model_that_beats_the_moving_average():
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_noise_leaves_a_model_hardly_anything_to_gain_on_the_moving_average(seed):
+    """Hardly, not nothing: a longer mean than 28 days is a little better where every day is alike."""
     case, ctx = use_case("demand_forecast"), simulate.context(28)
-    sample = case.evaluation({"history": simulate.demand_history(40, noise_only=True)}, ctx)
+    sample = case.evaluation({"history": simulate.demand_history(40, noise_only=True, seed=seed)}, ctx)
     files = case.fit(sample, ctx)
     losses = {rule: case.loss(sample.rows, said(sample)) for rule, said in case.baselines.items()}
-    cluster = clusters(sample.rows, case.entity)
-    verdict = decide(losses, case.loss(sample.rows, case.predict(files, sample)), None, None, cluster, 1)
-    assert verdict.baseline == "moving_average_28"
-    assert verdict.champion in ("naive:moving_average_28", "challenger")
-    assert np.mean(case.loss(sample.rows, case.predict(files, sample))) > 0.95 * losses["moving_average_28"].mean()
+    average = losses["moving_average_28"].mean()
+    assert average < losses["seasonal_naive_7"].mean()
+    assert np.mean(case.loss(sample.rows, case.predict(files, sample))) == pytest.approx(average, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["demand_forecast", "demand_category"])

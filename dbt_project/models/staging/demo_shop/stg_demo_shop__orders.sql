@@ -13,6 +13,7 @@ history as (
         date_added,
         partition_on,
         known_at,
+        estimated_on,
         case order_status_id
             when 1 then 'created'
             when 2 then 'approved'
@@ -32,7 +33,8 @@ learned as (
         known_at,
         0 as order_history_id,
         date_added,
-        null as status
+        null as status,
+        null::date as estimated_on
     from placed
     union all
     select
@@ -41,7 +43,8 @@ learned as (
         known_at,
         order_history_id,
         date_added,
-        status
+        status,
+        estimated_on
     from history
 ),
 
@@ -55,7 +58,8 @@ days as (
             as status,
         min(date_added) filter (where status = 'approved') as approved_at,
         min(date_added) filter (where status = 'shipped') as handed_over_at,
-        min(date_added) filter (where status = 'delivered') as delivered_at
+        min(date_added) filter (where status = 'delivered') as delivered_at,
+        min(estimated_on) as estimated_on
     from learned
     group by order_id, known_on
 )
@@ -71,8 +75,8 @@ select
     min(days.approved_at) over versions as approved_at,
     min(days.handed_over_at) over versions as handed_over_at,
     min(days.delivered_at) over versions as delivered_at,
-    -- The shop promises delivery within a week of the order.
-    placed.date_added + interval '7 days' as estimated_delivery_at,
+    -- The shop promises a day when it approves the order; it is unknown before.
+    (min(days.estimated_on) over versions)::timestamp at time zone 'UTC' as estimated_delivery_at,
     days.known_at,
     days.known_on
 from days

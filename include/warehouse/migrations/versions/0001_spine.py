@@ -51,7 +51,8 @@ do $$ begin
   execute 'alter default privileges for role publisher in schema bi grant select on tables to bi_reader';
 exception when insufficient_privilege then
   -- Postgres 16+: CREATEROLE gives ADMIN, not SET; grant the roles to ourselves, then try again.
-  execute format('grant loader, transformer, scorer, publisher to %I with set true', current_user);
+  execute (format('grant loader, transformer, scorer, publisher to %I', current_user)
+    || case when current_setting('server_version_num')::int >= 160000 then ' with set true' else '' end);
   execute 'alter default privileges for role transformer in schema core grant select on tables to publisher, scorer, loader';
   execute 'alter default privileges for role scorer in schema predictions_stage grant select on tables to publisher';
   execute 'alter default privileges for role publisher in schema predictions, published grant select on tables to scorer';
