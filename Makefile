@@ -1,6 +1,6 @@
 # One line per thing a person does; each target is what CI runs and, where there is one, the ./emporium command.
 .DEFAULT_GOAL := help
-.PHONY: help setup jars run status stop test test-unit lint fix dbt docs bench lock compose-env
+.PHONY: help setup _jars run status stop test test-unit lint fix dbt docs bench lock compose-env
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -13,7 +13,7 @@ LOCK := --generate-hashes --universal --python-version 3.11 --no-emit-index-url 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: .venv/.stamp jars ## the Python environment and the Delta jars; nothing to do when they are there
+setup: .venv/.stamp _jars ## the Python environment and the Delta jars; nothing to do when they are there
 
 # uv comes from the lock too, with its hashes; sync leaves exactly what the lock names.
 .venv/.stamp: requirements.txt
@@ -25,7 +25,7 @@ setup: .venv/.stamp jars ## the Python environment and the Delta jars; nothing t
 	@touch $@
 
 # No file target: the folder is the home's, and its path may hold a space.
-jars: .venv/.stamp
+_jars: .venv/.stamp
 	@[ "$(JARS)/.stamp" -nt include/services/jars.sha256 ] || { \
 	  echo "setup: Delta jars" && $(PY) -m include.services.jars && touch "$(JARS)/.stamp"; }
 

@@ -58,7 +58,7 @@ ROWS: dict[str, list[dict]] = {
     ],
     "demo_shop.oc_order_total": [{"order_total_id": 1, "order_id": 1, "code": "shipping", "value": "9.99"}],
     "demo_shop.oc_order_history": [
-        {"order_history_id": 1, "order_id": 1, "order_status_id": 1, "date_added": TEN},
+        {"order_history_id": 1, "order_id": 1, "order_status_id": 1, "date_added": TEN, "estimated_on": "2025-01-08"},
         {"order_history_id": 2, "order_id": 1, "order_status_id": 5, "date_added": "2025-01-09 12:00+00",
          "partition_on": "2025-01-09", "known_at": "2025-01-09 12:00+00"},
     ],
