@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,11 @@ QUERY_CONF = {
 Feature tables are read by partition: statistics of columns would cost time and keep pseudonyms in the log."""
 
 
+def use_this_python() -> None:
+    """Let local Python workers be this interpreter: Spark's default, ``python3`` on PATH, may be another version."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+
 def session(app: str) -> SparkSession:
     """A session with Delta. Raises ``RuntimeError`` with one sentence when the jars or Java are missing.
 
@@ -33,6 +39,8 @@ def session(app: str) -> SparkSession:
     ``spark://`` and ``k8s://`` ship the jars to the executors; ``sc://`` uses the server's own.
     """
     cfg = settings()
+    if cfg.spark_master.startswith("local"):
+        use_this_python()
     if cfg.spark_master.startswith("sc://"):
         spark = SparkSession.builder.remote(cfg.spark_master).appName(app).getOrCreate()
         for key, value in QUERY_CONF.items():

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_jobs.session import QUERY_CONF
+from spark_jobs.session import QUERY_CONF, use_this_python
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    use_this_python()
     scratch = tmp_path_factory.mktemp("spark")
     builder = SparkSession.builder.master("local[1]").appName("unit")
     conf = QUERY_CONF | {
