@@ -92,15 +92,15 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
     except (ValueError, FileNotFoundError) as error:
         raise NightError(str(error)) from error
     day = as_of or _next_night(opened)
-    if not opened.first < day <= opened.last:
-        raise NightError(f"{group} has data from {opened.first} to {opened.last}; {day} is not a day of it to run.")
+    if not opened.has(day) or day == opened.first:
+        raise NightError(f"{group} has data {_days_of(opened)}; {day} is not a day of it to run.")
     api = Airflow()
     register(api)
     loaded = _loaded_until(group)
     conf: dict[str, Any] = {"source": group}
     if data:
         conf["data"] = str(data)
-    begin = first or (loaded + timedelta(days=1) if loaded else opened.first)
+    begin = first or (loaded + timedelta(days=1) if loaded else opened.first or day)
     if begin < day:
         history = day - timedelta(days=1)
         say(f"loading history {begin} .. {history} of {group}")
@@ -156,14 +156,16 @@ def _next_night(opened: Opened) -> date:
             (_groups_sources(opened.group),),
         ).fetchone()
     if newest and newest[0]:
-        if newest[0] >= opened.last:
+        if opened.last and newest[0] >= opened.last:
             raise NightError(f"{opened.group} is done to its last day {opened.last}: name a day, AS_OF=YYYY-MM-DD.")
         return newest[0] + timedelta(days=1)
     if opened.group == "demo":
         return date.fromisoformat(settings().demo_first_night)
-    raise NightError(
-        f"Name the first night with AS_OF=YYYY-MM-DD: {opened.group} runs {opened.first} .. {opened.last}."
-    )
+    raise NightError(f"Name the first night with AS_OF=YYYY-MM-DD: {opened.group} has data {_days_of(opened)}.")
+
+
+def _days_of(opened: Opened) -> str:
+    return f"from {opened.first or 'whenever you say'} to {opened.last or 'today'}"
 
 
 # --- following -----------------------------------------------------------------------------------

@@ -40,3 +40,16 @@ def _create_once(path: Path, value: str) -> None:
         pass
     finally:
         os.unlink(beside)
+
+
+def given(name: str) -> str:
+    """A secret that only a person can know, such as a shop's address and password: never made up.
+
+    ``ValueError`` says where to put it.
+    """
+    path = settings().home / "secrets" / name
+    if not os.environ.get(f"EMPORIUM_SECRET_{name.upper()}") and not path.exists():
+        raise ValueError(
+            f"The secret {name} is not there: set EMPORIUM_SECRET_{name.upper()}, or write it to {path} (mode 0600)."
+        )
+    return secret(name)

@@ -45,6 +45,7 @@ def schema(entity: Entity) -> pa.Schema:
             ("_file", pa.string()),
             ("_line", pa.int64()),
             ("_error", pa.string()),
+            ("_deleted", pa.bool_()),
         ]
     )
 

@@ -1,10 +1,10 @@
-"""Adapters: a source's rows of a range of business days, shaped for bronze, persons already pseudonymised."""
+"""From a connector's batches to bronze: named, in UTC, persons already pseudonymised, each row in its business day."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import html
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,17 +14,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import sqlalchemy as sa
 
-from include.dates import days, end_of, parse_day, start_of
-from include.ingest import bronze, files, replay
+from include.ingest import bronze
+from include.ingest.connectors import Batch, Connector, SourceError, connector
 from include.ingest.pseudonym import mask_emails, pseudonyms
-from include.ingest.sources import Entity, Source
-from include.settings import settings
-from include.warehouse.engine import connect, engine
+from include.ingest.replay import times
+from include.ingest.sources import Column, Entity, Source
 
-DAY = np.timedelta64(1, "D")
-TICK = np.timedelta64(1, "us")
+NO_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$"
+NOT_DELETED = ["", "0", "f", "false", "n", "no"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,12 @@ class Extract:
 
     entity: str
     rows: pa.Table
+    """In ``bronze.schema(entity)``."""
     broken: list[Broken]
+    unnamed: tuple[str, ...] = ()
+    """Columns that the source has and the YAML neither names nor ignores."""
+    extra: pa.Table | None = None
+    """Values of unnamed columns where the connector read them: strings, e-mail addresses masked, rows as in ``rows``."""
 
 
 def extract(source: Source, first: date, last: date, data: Path | None = None) -> Iterator[Extract]:
@@ -53,273 +56,164 @@ def extract(source: Source, first: date, last: date, data: Path | None = None) -
     ``data`` is the folder of a history dump (default ``EMPORIUM_DATA``). ``FileNotFoundError`` and ``ValueError``
     say in one sentence which folder, file or column is missing.
     """
-    adapters: dict[str, Callable[..., Iterator[Extract]]] = {
-        "sql": _sql,
-        "daily_csv": _daily,
-        "daily_jsonl": _daily,
-        "replay": _replay,
-    }
-    yield from adapters[source.adapter](source, first, last, data)
+    with connector(source, data) as reader:
+        yield from extracts(reader, first, last)
 
 
-def span(source: Source, data: Path | None = None) -> tuple[date, date]:
-    """The first and the last business day on which the source can have rows: what a full load takes.
-
-    For a history dump the days of the first and the last thing known in it, for the demo those of the settings.
-    """
-    if source.adapter != "replay":
-        return parse_day(settings().demo_start), parse_day(settings().demo_end)
-    found = []
-    for entity in source.entities.values():
-        assert entity.known is not None
-        columns = list(replay.EVENTS) if entity.known.by == "order_lifecycle" else [entity.known.column or ""]
-        if columns != [""]:
-            path = _dump_path(source, entity, _dump_folder(source, data))
-            lines = files.read_csv(path, {name: entity.source_columns[name] for name in columns}, path.name)
-            found += [replay.times(pa.array(lines.columns[name], pa.string())) for name in columns]
-    moments = np.concatenate(found)
-    moments = moments[~np.isnat(moments)]
-    if not len(moments):
-        raise ValueError(f"Nothing in the dump of {source.source} says when anything happened.")
-    return moments.min().astype("datetime64[D]").item(), moments.max().astype("datetime64[D]").item()
+def extracts(reader: Connector, first: date, last: date) -> Iterator[Extract]:
+    """As ``extract``, from an opened connector; an entity comes once, whatever number of batches it had."""
+    source = reader.source
+    shaped: dict[str, list[Extract]] = {name: [] for name in source.entities}
+    for batch in reader.read(first, last):
+        if batch.entity not in shaped:
+            raise SourceError(
+                f"{source.source}: {reader.name} yielded {batch.entity!r}, which is no entity of the YAML."
+            )
+        shaped[batch.entity].append(_shaped(source, batch, first, last))
+    for name, pieces in shaped.items():
+        yield _together(name, source.entities[name], pieces)
 
 
-def _shape(
-    entity_name: str,
-    entity: Entity,
-    table: pa.Table,
-    partition_on: np.ndarray,
-    known_at: np.ndarray,
-    file: list[str] | pa.Array | pa.ChunkedArray,
-    line: np.ndarray,
-    errors: list[str | None],
-    texts: dict[int, str],
-) -> Extract:
+def span(source: Source, data: Path | None = None) -> tuple[date | None, date | None]:
+    """The first and the last business day on which the source can have rows; None where only time will tell."""
+    with connector(source, data) as reader:
+        return reader.span()
+
+
+def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
+    entity = source.entities[batch.entity]
+    table = batch.rows if isinstance(batch.rows, pa.Table) else _strings(batch.rows)
+    n = table.num_rows
+    named = entity.source_columns
+    is_listed = not isinstance(batch.rows, pa.Table)
     columns: dict[str, Any] = {}
     for name, column in entity.columns.items():
-        values = table.column(name)
-        if column.upper:
-            values = pc.utf8_upper(values)
-        columns[name] = pseudonyms(column.pseudonym, values) if column.pseudonym else mask_emails(values)
-    columns["partition_on"] = pa.array(partition_on.astype("datetime64[D]"), pa.date32())
-    columns["known_at"] = pa.array(known_at.astype("datetime64[us]"), pa.timestamp("us", tz="UTC"))
-    columns["_file"] = file
-    columns["_line"] = pa.array(line, pa.int64())
-    columns["_error"] = pa.array(errors, pa.string())
+        if named[name] in table.column_names:
+            columns[name] = _cleaned(source, column, table.column(named[name]).cast(pa.string()).combine_chunks())
+        elif column.optional or is_listed:
+            columns[name] = pa.nulls(n, pa.string())
+        else:
+            there = ", ".join(batch.columns or table.column_names)
+            raise SourceError(
+                f"{source.source}.{batch.entity}: {_first(batch.file)} lacks the column {named[name]}; it has: {there}. "
+                "If this version of the source may lack it, say `optional: true`."
+            )
+    known_at, partition_on = _times(entity, batch, columns, n, last)
+    files = [batch.file] * n if isinstance(batch.file, str) else batch.file
+    columns["partition_on"] = pa.array(partition_on, pa.date32())
+    columns["known_at"] = pa.array(known_at, pa.timestamp("us", tz="UTC"))
+    columns["_file"] = pa.array(files, pa.string())
+    columns["_line"] = pa.nulls(n, pa.int64()) if batch.line is None else pa.array(batch.line, pa.int64())
+    columns["_error"] = pa.array([None] * n if batch.errors is None else batch.errors, pa.string())
+    columns["_deleted"] = _deleted(entity, batch, columns, n)
     rows = pa.table(columns, schema=bronze.schema(entity))
+
+    seen = [*(batch.columns or ()), *(name for name in table.column_names if name not in (batch.columns or ()))]
+    unnamed = tuple(name for name in seen if name not in named.values() and name not in entity.ignore)
+    extra = [name for name in unnamed if name in table.column_names]
+    values = table.select(extra).cast(pa.schema([(name, pa.string()) for name in extra]))
+    values = pa.table({name: mask_emails(values.column(name)) for name in extra}) if extra else None
     broken = [
         Broken(
-            rows["partition_on"][position].as_py(),
-            rows["_file"][position].as_py(),
-            rows["_line"][position].as_py(),
-            rows["_error"][position].as_py(),
+            rows["partition_on"][at].as_py(),
+            rows["_file"][at].as_py(),
+            rows["_line"][at].as_py() or at + 1,
+            rows["_error"][at].as_py() or "not a row",
             mask_emails(pa.array([text]))[0].as_py(),
         )
-        for position, text in texts.items()
+        for at, text in batch.broken.items()
     ]
-    return Extract(entity_name, rows, broken)
+    is_in = (partition_on >= np.datetime64(first)) & (partition_on <= np.datetime64(last))
+    if not is_in.all():
+        inside = pa.array(is_in)
+        rows, values = rows.filter(inside), values.filter(inside) if values is not None else None
+        broken = [one for one in broken if first <= one.partition_on <= last]
+    return Extract(batch.entity, rows, broken, unnamed, values)
 
 
-def _table(entity: Entity, lines: files.Lines) -> pa.Table:
-    return pa.table({name: pa.array(lines.columns.get(name, []), pa.string()) for name in entity.source_columns})
+def _strings(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of dicts as strings: text as it is, null and "" as null, everything else as JSON spells it."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in names})
 
 
-# --- a file per business day ---------------------------------------------------------------------
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, default=str).strip('"')
 
 
-def _daily(source: Source, first: date, last: date, data: Path | None) -> Iterator[Extract]:
-    assert source.folder is not None
-    folder = settings().home / source.folder
-    for name, entity in source.entities.items():
-        wanted = entity.source_columns
-        gathered = files.Lines(columns={column: [] for column in wanted})
-        counts = []
-        for day in days(first, last):
-            before = len(gathered.numbers)
-            if (path := _daily_path(source, entity, folder, day)) is not None:
-                label = str(path.relative_to(settings().home))
-                read = files.read_csv if source.adapter == "daily_csv" else files.read_jsonl
-                gathered.extend(read(path, wanted, label))
-            counts.append(len(gathered.numbers) - before)
-        partition_on = np.repeat(np.arange(np.datetime64(first), np.datetime64(last) + DAY), counts)
-        table = _table(entity, gathered)
-        start = partition_on.astype("datetime64[us]")
-        known_at = start
-        if entity.known_at:
-            said = replay.times(table.column(entity.known_at).combine_chunks())
-            # What a day's file says was known on that day, whatever its clock says.
-            known_at = np.where(np.isnat(said), start, np.clip(said, start, start + DAY - TICK))
-        yield _shape(
-            name, entity, table, partition_on, known_at, pa.array(gathered.files, pa.string()),
-            np.array(gathered.numbers, "int64"), gathered.errors, gathered.broken,
-        )  # fmt: skip
+def _first(file: str | Sequence[str]) -> str:
+    return file if isinstance(file, str) else next(iter(file), "the batch")
 
 
-def _daily_path(source: Source, entity: Entity, folder: Path, day: date) -> Path | None:
-    if source.adapter == "daily_jsonl":
-        where, name = folder, f"{day}.jsonl"
-    else:
-        where, name = folder / day.isoformat(), f"{entity.file}.csv"
-    try:
-        return files.find(where, name, hint=f"{source.source} has not delivered {day}.")
-    except FileNotFoundError:
-        if entity.optional and where.is_dir():
-            return None
-        raise
+def _cleaned(source: Source, column: Column, values: pa.Array) -> pa.Array | pa.ChunkedArray:
+    if column.unescape == "html" and pc.any(pc.match_substring(values, "&")).as_py():
+        encoded = values.dictionary_encode()
+        plain = [None if one is None else html.unescape(one) for one in encoded.dictionary.to_pylist()]
+        values = pa.array(plain, pa.string()).take(encoded.indices)
+    if column.type == "timestamptz" and source.time_zone != "UTC":
+        values = _in_utc(values, source.time_zone)
+    if column.upper:
+        values = pc.utf8_upper(values)
+    return pseudonyms(column.pseudonym, values) if column.pseudonym else mask_emails(values)
 
 
-# --- history dumps -------------------------------------------------------------------------------
+def _in_utc(values: pa.Array, zone: str) -> pa.Array:
+    """Local times without a zone as UTC; whatever else stays as it is.
 
-
-def _dump_folder(source: Source, data: Path | None) -> Path:
-    folder = data or settings().data
-    if folder is None:
-        raise FileNotFoundError(f"Say where the files of {source.source} are: --data FOLDER or EMPORIUM_DATA.")
-    return folder
-
-
-def _dump_path(source: Source, entity: Entity, folder: Path) -> Path:
-    return files.find(folder, f"{entity.file}.csv", hint=f"It belongs to the source {source.source}.")
-
-
-def _catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
-    """The day on which catalogue data are known: the first that was loaded, else the first that now is.
-
-    A load that begins after the dump does (``--from``) has to bring the catalogue too; once loaded it keeps its day,
-    so that a rerun of any day decides the same.
+    An hour that the clock shows twice is taken as the second one, an hour that it skips as the one after.
     """
-    with connect("loader") as conn:
-        loaded = conn.execute(
-            "select min(partition_on) from ops.load_audit where source = %s and entity = %s and n_in > 0",
-            (source.source, name),
-        ).fetchone()
-    return loaded[0] if loaded and loaded[0] else max(first, opened.astype("datetime64[D]").item())
+    is_local = pc.fill_null(pc.match_substring_regex(values, NO_ZONE), False)
+    local = pd.to_datetime(pc.if_else(is_local, values, None).to_pandas(), format="ISO8601", errors="coerce")
+    moments = local.dt.tz_localize(zone, ambiguous=np.zeros(len(local), bool), nonexistent="shift_forward")
+    texts = pa.array(moments.dt.tz_convert("UTC").dt.strftime("%Y-%m-%d %H:%M:%S.%fZ"), pa.string(), from_pandas=True)
+    return pc.coalesce(texts, values)
 
 
-def _replay(source: Source, first: date, last: date, data: Path | None) -> Iterator[Extract]:
-    folder = _dump_folder(source, data)
-    read: dict[str, files.Lines] = {}
-    tables: dict[str, pa.Table] = {}
-    for name, entity in source.entities.items():
-        path = _dump_path(source, entity, folder)
-        read[name] = files.read_csv(path, entity.source_columns, path.name)
-        tables[name] = _table(entity, read[name])
-    known = replay.known_times(source, tables)
-    for name, entity in source.entities.items():
-        table, lines = tables[name], read[name]
-        if entity.known is not None and entity.known.by == "first_day" and len(table):
-            known[name][:] = np.datetime64(_catalogue_day(source, name, known[name][0], first), "us")
-        if entity.numbered_within:
-            numbers = replay.numbered(table, list(entity.source_columns), entity.numbered_within)
-            table = table.append_column(entity.key[-1], pa.array(numbers, pa.string()))
-        assert entity.known is not None
-        if entity.known.by == "order_lifecycle":
-            taken, known_at, rows = replay.order_versions(table, known[name], first, last)
-        else:
-            taken, known_at, rows = replay.take_known(table, known[name], first, last)
-        texts = {}
-        if lines.broken:
-            texts = {at: lines.broken[row] for at, row in enumerate(rows.tolist()) if row in lines.broken}
-        yield _shape(
-            name, entity, taken, known_at, known_at, pa.array(lines.files, pa.string()).take(pa.array(rows)),
-            np.array(lines.numbers, "int64")[rows], [lines.errors[row] for row in rows.tolist()], texts,
-        )  # fmt: skip
+def _times(entity: Entity, batch: Batch, columns: dict[str, Any], n: int, last: date) -> tuple[np.ndarray, np.ndarray]:
+    """(known_at, partition_on). A row that does not say when it became known, became known on the last day."""
+    known_at = batch.known_at
+    if known_at is None and entity.cursor and batch.partition_on is None:
+        column = columns[entity.cursor]
+        known_at = times(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    partition_on = batch.partition_on
+    if partition_on is None:
+        if known_at is None:
+            known_at = np.full(n, np.datetime64("NaT"), "datetime64[us]")
+        partition_on = known_at.astype("datetime64[D]")
+        partition_on = np.where(np.isnat(partition_on), np.datetime64(last), partition_on)
+    partition_on = np.asarray(partition_on, "datetime64[D]")
+    start = partition_on.astype("datetime64[us]")
+    known_at = start if known_at is None else np.where(np.isnat(known_at), start, known_at)
+    return np.asarray(known_at, "datetime64[us]"), partition_on
 
 
-# --- databases -----------------------------------------------------------------------------------
+def _deleted(entity: Entity, batch: Batch, columns: dict[str, Any], n: int) -> pa.Array | pa.ChunkedArray:
+    if batch.deleted is not None:
+        return pa.array(batch.deleted, pa.bool_())
+    if entity.deletes is None or entity.deletes.column is None:
+        return pa.array(np.zeros(n, bool))
+    values = pc.utf8_lower(pc.fill_null(columns[entity.deletes.column], ""))
+    return pc.invert(pc.is_in(values, pa.array(NOT_DELETED)))
 
 
-def _sql(source: Source, first: date, last: date, data: Path | None) -> Iterator[Extract]:
-    # dlt reports its use unless told not to, before it is imported.
-    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-    from dlt.sources.sql_database import sql_table
-
-    with _snapshot(source) as engine:
-        for name, entity in source.entities.items():
-            # The columns come from the YAML, so there is nothing to reflect.
-            known_columns = sa.MetaData(schema=source.db_schema)
-            table = sa.Table(
-                entity.table or name,
-                known_columns,
-                *(sa.Column(one, sa.Text) for one in entity.source_columns.values()),
-            )
-            query = _query(entity, table, first, last)
-            resource = sql_table(
-                credentials=engine,
-                table=table.name,
-                schema=source.db_schema,
-                metadata=known_columns,
-                backend="pyarrow",
-                query_adapter_callback=lambda _select, _table, query=query: query,
-            )
-            try:
-                pieces = [_strings(piece, entity) for piece in resource]
-            except Exception as error:
-                raise ValueError(f"{source.source}.{name} cannot be read: {_reason(error)}") from error
-            rows = pa.concat_tables(pieces) if pieces else _strings(None, entity)
-            assert entity.known_at is not None
-            known_at = replay.times(rows.column(entity.known_at).combine_chunks())
-            partition_on = known_at.astype("datetime64[D]")
-            # Position within the day: a rerun of the day numbers the same rows the same.
-            line = pd.Series(partition_on).groupby(partition_on).cumcount().to_numpy() + 1
-            label = f"{source.db_schema}.{entity.table or name}"
-            yield _shape(
-                name, entity, rows, partition_on, known_at, pa.array([label] * len(rows), pa.string()), line,
-                [None] * len(rows), {},
-            )  # fmt: skip
-
-
-def _query(entity: Entity, table: sa.Table, first: date, last: date) -> sa.Select:
-    """All columns as text, of the rows whose cursor lies in the days, oldest first."""
-    rows: sa.FromClause = table
-    if entity.query:
-        rows = sa.text(entity.query).columns(*(sa.column(one.name, sa.Text) for one in table.c)).subquery("rows")
-    assert entity.known_at is not None
-    names = entity.source_columns
-    cursor = sa.type_coerce(rows.c[names[entity.known_at]], sa.DateTime)
-    return (
-        sa.select(*(sa.cast(rows.c[of], sa.String).label(name) for name, of in names.items()))
-        .where(cursor >= start_of(first).replace(tzinfo=None), cursor < end_of(last).replace(tzinfo=None))
-        .order_by(cursor, *(rows.c[names[name]] for name in entity.key))
-    )
-
-
-def _strings(piece: pa.Table | None, entity: Entity) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in entity.source_columns])
-    if piece is None:
-        return schema.empty_table()
-    return piece.select(schema.names).cast(schema)
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause: dlt and SQLAlchemy wrap what the database said."""
-    while (cause := error.__cause__) is not None:
-        error = cause
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-
-
-@contextmanager
-def _snapshot(source: Source) -> Iterator[sa.Engine]:
-    """An engine whose reads, on Postgres, all see the source as it was at one moment, and cannot write."""
-    readers = engine(source.role, database=source.database)
-    try:
-        if readers.dialect.name != "postgresql":
-            yield readers
-            return
-        with readers.connect() as holder:
-            holder.exec_driver_sql("set transaction isolation level repeatable read, read only")
-            snapshot: str = holder.exec_driver_sql("select pg_export_snapshot()").scalar_one()
-
-            @sa.event.listens_for(readers, "begin")
-            def _same_moment(connection: sa.Connection) -> None:
-                # Past SQLAlchemy, which would declare a streaming cursor for it.
-                cursor = connection.connection.cursor()
-                cursor.execute("set transaction isolation level repeatable read, read only")
-                cursor.execute(f"set transaction snapshot '{snapshot}'")
-                cursor.close()
-
-            yield readers
-    except sa.exc.OperationalError as error:
-        raise ValueError(f"The database of {source.source} does not answer: {_reason(error)}") from error
-    finally:
-        readers.dispose()
+def _together(name: str, entity: Entity, pieces: list[Extract]) -> Extract:
+    rows = pa.concat_tables([bronze.schema(entity).empty_table(), *(one.rows for one in pieces)]).combine_chunks()
+    if rows["_line"].null_count:
+        # The position within the file and day: a rerun of the day numbers the same rows the same.
+        keys = pd.DataFrame({key: rows[key].to_pandas() for key in ("partition_on", "_file")})
+        numbers = pa.array(keys.groupby(["partition_on", "_file"]).cumcount().to_numpy() + 1, pa.int64())
+        rows = rows.set_column(rows.column_names.index("_line"), "_line", pc.coalesce(rows["_line"], numbers))
+    unnamed = tuple(dict.fromkeys(column for one in pieces for column in one.unnamed))
+    extra = None
+    if any(one.extra is not None for one in pieces):
+        # A piece without extra columns keeps its rows' places.
+        filled = [
+            one.extra if one.extra is not None else pa.table({unnamed[0]: pa.nulls(one.rows.num_rows, pa.string())})
+            for one in pieces
+        ]
+        extra = pa.concat_tables(filled, promote_options="default")
+    return Extract(name, rows, [item for one in pieces for item in one.broken], unnamed, extra)

@@ -33,6 +33,8 @@ class Lines:
     numbers: list[int] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
+    header: list[str] = field(default_factory=list)
+    """All columns of the file, wanted or not."""
 
     def extend(self, other: Lines) -> None:
         """Append the rows of ``other``, which has the same columns."""
@@ -100,6 +102,7 @@ def _read_csv(handle: IO[bytes], path: Path, wanted: Mapping[str, str], label: s
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     result.columns = {name: [value or None for value in by_column[names.index(of)]] for name, of in wanted.items()}
     result.files = [label] * len(rows)
+    result.header = names
     return result
 
 

@@ -16,7 +16,8 @@ from psycopg import sql
 from include import lake
 from include.dates import days
 from include.ingest import bronze
-from include.ingest.extract import Broken, Extract, extract
+from include.ingest.connectors import Connector, connector
+from include.ingest.extract import Broken, Extract, extracts
 from include.ingest.sources import Source
 from include.ingest.tables import LINE_PARSES, lock
 from include.warehouse.copy import copy_table
@@ -40,13 +41,20 @@ def land(source: Source, first: date, last: date, data: Path | None = None) -> I
     All entities are read before the first is written, so a missing file leaves bronze as it was. A landing that
     is cut off is healed by landing again: until then the day counts as not landed, or as landed with other files.
     """
+    with connector(source, data) as reader:
+        for chunk in reader.chunks(first, last):
+            yield from _land(reader, *chunk)
+
+
+def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
+    source = reader.source
     started = time.monotonic()
-    extracts = list(extract(source, first, last, data))
-    extracting = (time.monotonic() - started) / max(len(extracts), 1)
+    found = list(extracts(reader, first, last))
+    extracting = (time.monotonic() - started) / max(len(found), 1)
     range_of_days = list(days(first, last))
     with connect("loader") as conn:
         lock(conn, source)
-        for one in extracts:
+        for one in found:
             started = time.monotonic()
             _quarantine(conn, source, one, first, last)
             lake.replace_partition(bronze.uri(source.source, one.entity), one.rows, "partition_on", range_of_days)

@@ -1,6 +1,6 @@
 """Which sources a business day takes, and whether a day is whole.
 
-A group of sources (demo, olist, online_retail) is active once it was opened, by ``./emporium run`` or by its
+A group of sources (demo, olist, ...) is active once it was opened, by ``./emporium run`` or by its
 first planned day; the folder of its dump and its span of days are remembered in ``<home>/sources.json``, so
 that a backfill from the Airflow UI needs no more than its days.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from include.dates import days
+from include.dates import days, parse_day
 from include.ingest.extract import span
 from include.ingest.sources import Source, load_source, sources
 from include.settings import settings
@@ -23,12 +23,16 @@ from include.warehouse.engine import connect
 
 @dataclass(frozen=True)
 class Opened:
-    """A group that this home takes: where its files are (None: no dump) and its first and last day."""
+    """A group that this home takes: where its files are (None: no dump), its first and last day (None: no end)."""
 
     group: str
     data: Path | None
-    first: date
-    last: date
+    first: date | None
+    last: date | None
+
+    def has(self, day: date) -> bool:
+        """Whether the group may have rows of the day."""
+        return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
 
 def _book() -> Path:
@@ -44,11 +48,16 @@ def opened() -> dict[str, Opened]:
         group: Opened(
             group,
             Path(entry["data"]) if entry["data"] else None,
-            date.fromisoformat(entry["first"]),
-            date.fromisoformat(entry["last"]),
+            date.fromisoformat(entry["first"]) if entry["first"] else None,
+            date.fromisoformat(entry["last"]) if entry["last"] else None,
         )
         for group, entry in entries.items()
     }
+
+
+def groups() -> list[str]:
+    """Every group that a YAML names."""
+    return sorted({source.group for source in sources()})
 
 
 def open_group(group: str, data: Path | None = None) -> Opened:
@@ -56,15 +65,22 @@ def open_group(group: str, data: Path | None = None) -> Opened:
     known = opened()
     members = sources(group)
     if not members:
-        raise ValueError(f"There is no group of sources {group!r}: demo, olist or online_retail.")
+        raise ValueError(f"There is no group of sources {group!r}: one of {', '.join(groups())}.")
     folder = data or settings().data or (known[group].data if group in known else None)
     spans = [span(source, folder) for source in members]
-    made = Opened(group, folder, min(first for first, _ in spans), max(last for _, last in spans))
+    if group == "demo":
+        # It is made, not delivered, so that we know where it ends.
+        spans = [(parse_day(settings().demo_start), parse_day(settings().demo_end))]
+    firsts, lasts = [first for first, _ in spans if first], [last for _, last in spans if last]
+    made = Opened(group, folder, min(firsts, default=None), max(lasts, default=None))
     if known.get(group) != made:
         known[group] = made
         text = json.dumps(
             {
-                one.group: {"data": str(one.data) if one.data else None, "first": str(one.first), "last": str(one.last)}
+                one.group: {
+                    field: None if (value := getattr(one, field)) is None else str(value)
+                    for field in ("data", "first", "last")
+                }
                 for one in known.values()
             },
             indent=2,
@@ -78,10 +94,10 @@ def open_group(group: str, data: Path | None = None) -> Opened:
 def taken(as_of: date, group: str | None = None, data: Path | None = None) -> list[tuple[Source, Opened]]:
     """The sources of the named group, or of every active group whose span holds the day."""
     if group:
-        groups = [open_group(group, data)]
+        active = [open_group(group, data)]
     else:
-        groups = list(opened().values()) or [open_group(settings().source, data)]
-    return [(source, one) for one in groups if one.first <= as_of <= one.last for source in sources(one.group)]
+        active = list(opened().values()) or [open_group(settings().source, data)]
+    return [(source, one) for one in active if one.has(as_of) for source in sources(one.group)]
 
 
 def arguments(as_of: date, first: date, group: str | None, data: Path | None) -> list[str]:
@@ -91,7 +107,7 @@ def arguments(as_of: date, first: date, group: str | None, data: Path | None) ->
         parts = ["--source", source.source, "--as-of", str(as_of)]
         if first != as_of:
             parts += ["--from", str(first)]
-        if one.data and source.adapter == "replay":
+        if one.data:
             parts += ["--data", shlex.quote(str(one.data))]
         lines.append(" ".join(parts))
     return lines

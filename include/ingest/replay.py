@@ -6,13 +6,16 @@ order apart into one version per day on which it changed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import model_validator
 
-from include.ingest.sources import Entity, Source
+from include.ingest.connectors.base import Options
 from include.ingest.types import parse
 
 DAY = np.timedelta64(1, "D")
@@ -20,6 +23,31 @@ PURCHASE = "order_purchase_timestamp"
 EVENTS = (PURCHASE, "order_approved_at", "order_delivered_carrier_date", "order_delivered_customer_date")
 """What happens to an order, in the order in which it is meant to."""
 FINAL = ("canceled", "unavailable")
+ORDER = {"column": 0, "order_lifecycle": 0, "with": 1, "first_day": 2}
+"""What needs the known times of others comes after them."""
+
+
+class Known(Options):
+    """How we know on which day the shop knew a row of the dump.
+
+    - ``column``: at the time in ``column``
+    - ``with``: when the row of ``entity`` with the same ``key`` became known
+    - ``first_day``: catalogue data, known from the first day on that is landed
+    - ``order_lifecycle``: one version per day on which the order changed (see ``include.ingest.replay``)
+    """
+
+    by: Literal["column", "with", "first_day", "order_lifecycle"]
+    column: str | None = None
+    entity: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Known:
+        if self.by == "column" and not self.column:
+            raise ValueError("known by `column` needs `column`")
+        if self.by == "with" and not (self.entity and self.key):
+            raise ValueError("known by `with` needs `entity` and `key`")
+        return self
 
 
 def times(strings: pa.Array) -> np.ndarray:
@@ -28,34 +56,27 @@ def times(strings: pa.Array) -> np.ndarray:
     return parsed.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
 
 
-def known_times(source: Source, tables: dict[str, pa.Table]) -> dict[str, np.ndarray]:
+def known_times(how: Mapping[str, Known], tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray]:
     """For each entity, when each row of its dump became known: datetime64[us], no NaT.
 
     Where a row does not say (a broken line, an unreadable time, an unknown order) it counts as known with the
     good line before it in the file, so that a rerun decides the same.
     """
     known: dict[str, np.ndarray] = {}
-    for name in sorted(source.entities, key=lambda name: _after(source.entities[name])):
-        entity, table = source.entities[name], tables[name]
-        assert entity.known is not None
-        how = entity.known
-        if how.by == "column":
-            found = times(table.column(how.column).combine_chunks())
-        elif how.by == "order_lifecycle":
+    for name in sorted(how, key=lambda name: ORDER[how[name].by]):
+        one, table = how[name], tables[name]
+        if one.by == "column":
+            found = times(table.column(one.column).combine_chunks())
+        elif one.by == "order_lifecycle":
             found = times(table.column(PURCHASE).combine_chunks())
-        elif how.by == "with":
-            assert how.entity is not None
-            found = _looked_up(table.column(how.key), tables[how.entity].column(how.key), known[how.entity])
+        elif one.by == "with":
+            assert one.entity is not None
+            found = _looked_up(table.column(one.key), tables[one.entity].column(one.key), known[one.entity])
         else:
             first = min((one.min() for one in known.values() if len(one)), default=np.datetime64("1970-01-01", "us"))
             found = np.full(len(table), first.astype("datetime64[D]").astype("datetime64[us]"))
         known[name] = _filled(found)
     return known
-
-
-def _after(entity: Entity) -> int:
-    assert entity.known is not None
-    return {"column": 0, "order_lifecycle": 0, "with": 1, "first_day": 2}[entity.known.by]
 
 
 def _looked_up(keys: pa.ChunkedArray, known_keys: pa.ChunkedArray, known: np.ndarray) -> np.ndarray:

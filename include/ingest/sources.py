@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,7 +19,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "sources"
 
 ColumnType = Literal["text", "integer", "bigint", "numeric(18,4)", "timestamptz", "date", "boolean"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,50}$")]
-Provided = Literal["orders", "order_items", "payments", "deliveries", "products", "vendors", "customers", "events"]
+Provided = Literal[
+    "orders", "order_items", "payments", "deliveries", "products", "vendors", "customers", "events", "sessions"
+]
 
 
 class _Strict(BaseModel):
@@ -35,6 +38,7 @@ class Column(_Strict):
     type: ColumnType = "text"
     source_name: str | None = Field(None, alias="from", description="Name in the source; default the column's own.")
     required: bool = False
+    optional: bool = Field(False, description="The source may lack the column, as other versions of a shop do.")
     pseudonym: Name | None = Field(None, description="Namespace: replace the value before anything is written.")
     upper: bool = Field(False, description="Fold to upper case: keys that the source writes both ways.")
     min: float | None = None
@@ -42,6 +46,7 @@ class Column(_Strict):
     values: list[str] | None = Field(None, alias="in")
     pattern: str | None = None
     severity: Severity = "critical"
+    unescape: Literal["html"] | None = Field(None, description="The source stores the text escaped.")
 
     @model_validator(mode="after")
     def _fits(self) -> Column:
@@ -70,44 +75,55 @@ class MinRows(_Strict):
     severity: Severity = "warning"
 
 
-class Known(_Strict):
-    """Replay only: how we know on which day the shop knew a row of the dump.
+class Deletes(_Strict):
+    """How rows that the source removed are noticed; they stay in raw as a last version with ``_deleted``.
 
-    - ``column``: at the time in ``column``
-    - ``with``: when the row of ``entity`` with the same ``key`` became known
-    - ``first_day``: catalogue data, known from the first day on that is landed
-    - ``order_lifecycle``: one version per day on which the order changed (see ``include.ingest.replay``)
+    - ``column``: the source keeps the row and marks it: the value of ``column`` is a time, a date, or true
+    - ``keys``: the source forgets the row: its keys are compared with ours every ``every_days`` days
     """
 
-    by: Literal["column", "with", "first_day", "order_lifecycle"]
+    by: Literal["column", "keys"]
     column: str | None = None
-    entity: str | None = None
-    key: str | None = None
+    every_days: int = Field(7, ge=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Deletes:
+        if (self.by == "column") != (self.column is not None):
+            raise ValueError("`by: column` needs `column`, and only that")
+        return self
+
+
+SchemaPolicy = Literal["evolve", "freeze", "quarantine"]
+"""What a column that neither the YAML nor an earlier day knows does.
+
+``evolve``: it is added, nullable, down to staging, with a warning. ``freeze``: the gate stops the batch and names
+it. ``quarantine``: rows in which it has a value are set aside.
+"""
 
 
 class Entity(_Strict):
-    """A table of a source. ``key`` is unique per business day in raw; later lines of a day replace earlier ones."""
+    """A table of a source. ``key`` is unique per business day in raw; the newest version of a day is the one kept."""
 
     key: list[Name] = Field(min_length=1)
     columns: dict[Name, Column] = Field(min_length=1)
-    file: str | None = Field(None, description="File adapters: file name without .csv or .jsonl.")
-    table: str | None = Field(None, description="sql: a table of the schema.")
-    query: str | None = Field(None, description="sql: a query instead of a table.")
-    known_at: str | None = Field(None, description="Column that says when the row became known (sql: the cursor).")
-    known: Known | None = None
-    numbered_within: Name | None = Field(
-        None, description="Replay: fill the last key column with the line's position in this column's group."
-    )
-    optional: bool = Field(False, description="Daily files: a day without the file is a day without rows.")
+    read: dict[str, Any] = Field({}, description="What the connector needs to find it; see its `Read`.")
+    cursor: Name | None = Field(None, description="Column that says when the row became known.")
+    schema_policy: SchemaPolicy = "freeze"
+    ignore: list[str] = Field([], description="Columns of the source that are known and not read.")
+    deletes: Deletes | None = None
+    quarantine_threshold: float | None = Field(None, ge=0, le=1, description="Default EMPORIUM_QUARANTINE_THRESHOLD.")
     rules: list[RowRule] = []
     min_rows: MinRows | None = None
+    events: dict[Name, str] | None = Field(
+        None, description="stream: conformed event column -> SQL over the typed columns; see spark_jobs.events."
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> Entity:
         for field, names in {
             "key": self.key,
-            "known_at": [self.known_at] if self.known_at and not (self.table or self.query) else [],
-            "numbered_within": [self.numbered_within] if self.numbered_within else [],
+            "cursor": [self.cursor] if self.cursor else [],
+            "deletes": [self.deletes.column] if self.deletes and self.deletes.column else [],
         }.items():
             for name in names:
                 if name not in self.columns:
@@ -123,25 +139,29 @@ class Entity(_Strict):
 
     @property
     def source_columns(self) -> dict[str, str]:
-        """Raw name -> name in the source, without the column that the replay numbers itself."""
-        made = {self.key[-1]} if self.numbered_within else set()
-        return {name: column.source_name or name for name, column in self.columns.items() if name not in made}
+        """Raw name -> name in the source."""
+        return {name: column.source_name or name for name, column in self.columns.items()}
 
 
 class Source(_Strict):
     """A source: where its rows come from and what they are."""
 
     source: Name
-    group: Literal["demo", "olist", "online_retail"]
-    adapter: Literal["sql", "daily_csv", "daily_jsonl", "replay"]
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="The connector's name.")]
+    group: Name = Field("", description="Sources that a night takes together; default the source's own name.")
     marketplace: Name
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    provides: list[Provided] = Field(min_length=1)
-    folder: str | None = Field(None, description="Daily files: folder under the home.")
-    database: str | None = Field(None, description="sql: suffix of the neighbour database.")
-    role: str | None = Field(None, description="sql: the role that reads.")
-    db_schema: str | None = Field(None, alias="schema", description="sql: the schema that holds the tables.")
+    time_zone: str = Field("UTC", description="Zone of times that carry none.")
+    provides: list[Provided] = []
+    connection: dict[str, Any] = Field({}, description="Where it is; see the connector's `Connection`.")
     entities: dict[Name, Entity] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_group(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("group"):
+            value = {**value, "group": value.get("source")}
+        return value
 
     @field_validator("provides")
     @classmethod
@@ -150,28 +170,20 @@ class Source(_Strict):
             raise ValueError("an entity is listed twice")
         return value
 
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin") from error
+        return value
+
     @model_validator(mode="after")
-    def _complete(self) -> Source:
-        needs = {"sql": ("database", "role", "db_schema"), "daily_csv": ("folder",), "daily_jsonl": ("folder",)}
-        for field in needs.get(self.adapter, ()):
-            if getattr(self, field) is None:
-                raise ValueError(f"adapter {self.adapter} needs `{'schema' if field == 'db_schema' else field}`")
-        for name, entity in self.entities.items():
-            if self.adapter == "sql":
-                if bool(entity.table) == bool(entity.query) or not entity.known_at:
-                    raise ValueError(f"entity {name}: adapter sql needs `known_at` and one of `table` and `query`")
-            elif self.adapter == "replay":
-                if not entity.file or not entity.known:
-                    raise ValueError(f"entity {name}: adapter replay needs `file` and `known`")
-                other = entity.known.entity
-                if entity.known.by == "with" and (other not in self.entities or not entity.known.key):
-                    raise ValueError(f"entity {name}: known by `with` needs an `entity` of this source and `key`")
-                if entity.known.by == "column" and entity.known.column not in entity.columns:
-                    raise ValueError(f"entity {name}: known by `column` needs a `column` of the entity")
-            elif self.adapter == "daily_csv" and not entity.file:
-                raise ValueError(f"entity {name}: adapter daily_csv needs `file`")
-        if self.adapter == "daily_jsonl" and len(self.entities) != 1:
-            raise ValueError("adapter daily_jsonl has one file a day and so one entity")
+    def _fits_connector(self) -> Source:
+        from include.ingest.connectors import connector_class
+
+        connector_class(self.type).check_source(self)
         return self
 
     @property

@@ -11,7 +11,13 @@ from psycopg import sql
 from include.ingest.sources import Entity, Source, sources
 from include.warehouse.engine import connect
 
-ADDED = {"partition_on": "date", "known_at": "timestamp with time zone", "_file": "text", "_line": "bigint"}
+ADDED = {
+    "partition_on": "date",
+    "known_at": "timestamp with time zone",
+    "_file": "text",
+    "_line": "bigint",
+    "_deleted": "boolean",
+}
 """What ingest adds to a source's columns."""
 
 PG_TYPES = {"timestamptz": "timestamp with time zone", "numeric(18,4)": "numeric(18,4)"}
@@ -85,8 +91,9 @@ def _make_raw(conn: psycopg.Connection, source: Source, name: str, entity: Entit
 
 
 def _column(name: str, kind: str) -> sql.Composed:
-    # Only the known-at columns are not null here; the gate speaks for the rest.
+    # Only what ingest adds is not null here; the gate speaks for the rest.
     suffix = " not null" if name in ADDED else ""
+    suffix += " default false" if name == "_deleted" else ""
     return sql.SQL("{} {}{}").format(sql.Identifier(name), sql.SQL(kind), sql.SQL(suffix))
 
 

@@ -10,14 +10,14 @@ from include.settings import ROOT
 GOOD = """
 source: corner_shop
 group: demo
-adapter: daily_csv
+type: files
 marketplace: corner_shop
 currency: EUR
-folder: demo/corner
+connection: {folder: demo/corner}
 provides: [orders]
 entities:
   orders:
-    file: orders
+    read: {file: orders}
     key: [order_id]
     columns:
       order_id: {required: true}
@@ -45,10 +45,11 @@ def test_a_good_yaml_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("adapter: daily_csv", "adapter: ftp", "adapter"),
+        ("type: files", "type: ftp", "there is no connector 'ftp'; types are: dump, files,"),
+        ("currency: EUR", "currency: EUR\ntime_zone: Bonn", "'Bonn' is not a time zone"),
         ("currency: EUR", "currency: euro", "currency"),
-        ("folder: demo/corner\n", "", "folder"),
-        ("    file: orders\n", "", "entity orders"),
+        ("{folder: demo/corner}", "{}", "connection.folder: Field required"),
+        ("read: {file: orders}", "read: {files: orders}", "entities.orders.read.files"),
         ("key: [order_id]", "key: [id]", "entities.orders: `key` names id"),
         ("{required: true}", "{}", "key column order_id"),
         ('"numeric(18,4)"', "money", "entities.orders.columns.total.type"),

@@ -127,7 +127,9 @@ def test_rows_become_known_with_their_order_and_unknown_ones_with_their_neighbou
     )
     tables["order_items"] = pa.table({"order_id": ["c", "nobody's", "a", None]})
     tables["products"] = pa.table({"product_id": ["p"]})
-    known = replay.known_times(source, tables)
+    known = replay.known_times(
+        {name: replay.Known(**one.read["known"]) for name, one in source.entities.items()}, tables
+    )
     a, c = np.datetime64("2018-04-01T10:00:00", "us"), np.datetime64("2018-04-05T10:00:00", "us")
     assert known["orders"].tolist() == [a.item(), a.item(), c.item()]
     assert known["order_items"].tolist() == [c.item(), c.item(), a.item(), a.item()]
