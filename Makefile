@@ -29,7 +29,7 @@ _jars: .venv/.stamp
 	@[ "$(JARS)/.stamp" -nt include/services/jars.sha256 ] || { \
 	  echo "setup: Delta jars" && $(PY) -m include.services.jars && touch "$(JARS)/.stamp"; }
 
-run: setup ## a night: SOURCE=demo|olist|online_retail DATA=folder AS_OF=YYYY-MM-DD FROM=YYYY-MM-DD
+run: setup ## a night: SOURCE=demo|olist|online_retail|... DATA=folder AS_OF=YYYY-MM-DD FROM=YYYY-MM-DD
 	@exec ./emporium run $(if $(SOURCE),--source "$(SOURCE)") $(if $(DATA),--data "$(DATA)") \
 	  $(if $(AS_OF),--as-of "$(AS_OF)") $(if $(FROM),--from "$(FROM)")
 

@@ -96,7 +96,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 def run(
     as_of: Day = None,
     first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day of history.")] = None,
-    source: Annotated[str | None, typer.Option(help="demo, olist or online_retail.")] = None,
+    source: Annotated[str | None, typer.Option(help="A group of sources: demo, olist, online_retail, ...")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the files of a file source.")] = None,
 ) -> None:
     """Run a night: services up, history loaded once, then the day through every layer.

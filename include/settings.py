@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     demo_start: str = "2024-01-01"
     demo_first_night: str = "2025-12-31"
     demo_end: str = "2026-01-31"
-    source: str = Field("demo", description="demo, olist or online_retail: what a night takes.")
+    source: str = Field("demo", description="The group of sources that a night takes: demo, olist, online_retail, ...")
     data: Path | None = Field(None, description="Folder of the files that a file source reads.")
 
     @field_validator("home", "jars", "data", mode="after")

@@ -47,7 +47,7 @@ class Extract:
     unnamed: tuple[str, ...] = ()
     """Columns that the source has and the YAML neither names nor ignores."""
     extra: pa.Table | None = None
-    """Values of unnamed columns where the connector read them: strings, e-mail addresses masked, rows as in ``rows``."""
+    """Values of unnamed columns where the connector read them: strings, e-mails masked, row for row with ``rows``."""
 
 
 def extract(source: Source, first: date, last: date, data: Path | None = None) -> Iterator[Extract]:
@@ -95,7 +95,8 @@ def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
         else:
             there = ", ".join(batch.columns or table.column_names)
             raise SourceError(
-                f"{source.source}.{batch.entity}: {_first(batch.file)} lacks the column {named[name]}; it has: {there}. "
+                f"{source.source}.{batch.entity}: {_first(batch.file)} lacks the column {named[name]}; "
+                f"it has: {there}. "
                 "If this version of the source may lack it, say `optional: true`."
             )
     known_at, partition_on = _times(entity, batch, columns, n, last)

@@ -54,7 +54,7 @@ class Dump(Connector):
     def read(self, first: date, last: date) -> Iterator[Batch]:
         lines: dict[str, files.Lines] = {}
         tables: dict[str, pa.Table] = {}
-        for name, entity in self.source.entities.items():
+        for name in self.source.entities:
             path = self._path(name)
             lines[name] = files.read_csv(path, self._wanted(name), path.name)
             tables[name] = pa.table(
