@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from include.dates import parse_day
-from include.settings import settings
+from include.settings import ROOT, settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A log has no width of its own: wide enough that a table keeps one line a row.
@@ -168,6 +170,81 @@ def audit(as_of: Annotated[str, typer.Option(metavar="YYYY-MM-DD")]) -> None:
     if failed:
         raise _fail(f"{len(failed)} of {len(lines)} controls failed as of {day}.")
     _say(f"{len(lines)} controls hold as of {day}.")
+
+
+source_app = typer.Typer(no_args_is_help=True, help="Sources: try one, scaffold one, list them.")
+app.add_typer(source_app, name="source")
+
+
+@source_app.command("check")
+def source_check(
+    source: Annotated[str, typer.Argument(help="Its name, or the path of a YAML.")],
+    as_of: Day = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of a history dump.")] = None,
+) -> None:
+    """Try a source without loading it, and say what is there; exits 1 when it cannot be loaded as it is."""
+    line = ["expectations.check", str(Path(source).resolve()) if source.endswith((".yaml", ".yml")) else source]
+    if day := _day(as_of):
+        line += ["--as-of", str(day)]
+    if data:
+        line += ["--data", str(data.resolve())]
+    # A process of its own: the gate is above this layer.
+    done = subprocess.run([sys.executable, "-P", "-m", *line], env={**os.environ, "PYTHONPATH": _path()}, check=False)
+    raise typer.Exit(done.returncode)
+
+
+def _path() -> str:
+    """Our modules first, then those that were asked for: a connector may live there."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+@source_app.command("add")
+def source_add(
+    name: Annotated[str, typer.Argument(help="Lower case, digits and underscores.")],
+    type: Annotated[str, typer.Option(help="sql, files, rest, ... or that of an installed connector.")],
+    dsn_secret: Annotated[str | None, typer.Option(help="sql: the secret that holds the database's URL.")] = None,
+    folder: Annotated[str | None, typer.Option(help="files, stream: where the files are.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--connection", metavar="KEY=VALUE", help="Any setting of the connection.")
+    ] = None,
+    entities: Annotated[
+        list[str] | None, typer.Option("--entity", metavar="NAME[=TABLE]", help="Only these; default all there are.")
+    ] = None,
+    currency: str = "EUR",
+    time_zone: Annotated[str, typer.Option(help="Zone of times that carry none.")] = "UTC",
+    data: Annotated[Path | None, typer.Option(help="Folder of a history dump.")] = None,
+) -> None:
+    """Write the YAML of a source and its staging models from what is there; nothing is ever overwritten."""
+    from include.ingest.scaffold import add, connection_of
+
+    try:
+        settings_of = connection_of(options or [], dsn_secret=dsn_secret, folder=folder)
+        made = add(name, type, settings_of, entities or [], currency=currency, time_zone=time_zone, data=data)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    for path in made.paths:
+        _say(f"written: {path}")
+    for line in made.todo:
+        _say(f"to do: {line}")
+    _say(f"Next: ./emporium source check {name}")
+
+
+@source_app.command("list")
+def source_list() -> None:
+    """The sources, and the types that a YAML may name."""
+    from include.ingest.connectors import names
+    from include.ingest.sources import sources
+
+    table = Table()
+    for header in ("source", "type", "group", "entities", "provides"):
+        table.add_column(header, overflow="fold")
+    try:
+        for one in sources():
+            table.add_row(one.source, one.type, one.group, ", ".join(one.entities), ", ".join(one.provides))
+    except _known_errors() as error:
+        raise _fail(error) from None
+    console.print(table, markup=False)
+    _say(f"types: {', '.join(names())}")
 
 
 if __name__ == "__main__":

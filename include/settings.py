@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     mlflow_url: str | None = Field(None, description="MLflow's address where it is not ours to start.")
 
     lake: str | None = Field(None, description="Lake root: a folder, or s3://... ; default <home>/lake.")
+    lake_retention_days: int = Field(
+        7, ge=7, description="Days that files which the lake replaced, its log and old logs of tasks are kept."
+    )
     jars: Path | None = Field(None, description="Folder of the Delta jars; default <home>/jars.")
     spark_master: str = Field("local[2]", description="local[*], spark://host:port or k8s://...")
     spark_driver_memory: str = "1g"

@@ -23,12 +23,10 @@ from include.dates import month_firsts, parse_day
 from include.settings import settings
 from spark_jobs.demand_history import demand_history
 from spark_jobs.session import session
+from spark_jobs.sessions import known_sessions
 from spark_jobs.user_behavior import user_behavior
 from spark_jobs.vendor_performance import vendor_performance
-from spark_jobs.versions import read_core, spark_uri
-
-WRITE_TRIES = 5
-"""Runs of neighbouring days (a backfill) rewrite the same training cutoffs; Delta refuses all but one at a time."""
+from spark_jobs.versions import read_core, retried, spark_uri
 
 
 def cutoffs_of(as_of: date) -> list[date]:
@@ -38,8 +36,8 @@ def cutoffs_of(as_of: date) -> list[date]:
 
 def _user_behavior(spark: SparkSession, as_of: date) -> tuple[DataFrame, list[date]]:
     cutoffs = cutoffs_of(as_of)
-    frames = (read_core(spark, table, as_of) for table in ("orders", "order_items", "products", "events"))
-    return user_behavior(*frames, cutoffs=cutoffs), cutoffs
+    frames = (read_core(spark, table, as_of) for table in ("orders", "order_items", "products"))
+    return user_behavior(*frames, known_sessions(spark, cutoffs), cutoffs=cutoffs), cutoffs
 
 
 def _vendor_performance(spark: SparkSession, as_of: date) -> tuple[DataFrame, list[date]]:
@@ -72,14 +70,7 @@ def write(rows: DataFrame, view: str, as_ofs: Sequence[date]) -> int:
         .option("replaceWhere", f"as_of in ({listed})")
         .option("mergeSchema", "true")
     )
-    for attempt in range(1, WRITE_TRIES + 1):
-        try:
-            writer.save(uri)
-            break
-        except PySparkException as error:
-            if "DELTA_CONCURRENT" not in str(error) or attempt == WRITE_TRIES:
-                raise
-            time.sleep(attempt)
+    retried(lambda: writer.save(uri))
     return _n_rows(lake.table_uri("features", view), as_ofs)
 
 

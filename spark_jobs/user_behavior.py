@@ -14,7 +14,6 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.sessions import sessions
 from spark_jobs.versions import (
     MICROS_PER_DAY,
     PRODUCT,
@@ -49,11 +48,12 @@ MAX_CUTOFFS = 62
 
 
 def user_behavior(
-    orders: DataFrame, order_items: DataFrame, products: DataFrame, events: DataFrame, cutoffs: Sequence[date]
+    orders: DataFrame, order_items: DataFrame, products: DataFrame, sessions: DataFrame, cutoffs: Sequence[date]
 ) -> DataFrame:
     """Grain: as_of, customer_id. Customers with at least one order known by the cutoff that was not cancelled.
 
-    The frames are version tables (``versions.SCHEMAS``). A window of n days ends on ``as_of`` and includes it.
+    ``sessions`` is the result of ``sessions.sessions_at_cutoffs``, the other frames are version tables
+    (``versions.SCHEMAS``). A window of n days ends on ``as_of`` and includes it.
     Amounts are items plus freight, in the order's currency; ``n_items`` counts lines, as ``fact_order`` does. Cancelled
     and unavailable orders count in ``n_cancelled`` only.
     """
@@ -68,7 +68,7 @@ def user_behavior(
             placed(of_customers),
             delivered(sold, cutoffs),
             bought(lines),
-            visited(sessions(events, cutoffs)),
+            visited(sessions),
         ],
         cutoffs,
     )
@@ -136,10 +136,10 @@ def bought(lines: DataFrame) -> DataFrame:
     return _contributions(lines, "ordered_on", n_items=F.lit(1), spent=spent)
 
 
-def visited(visits: DataFrame) -> DataFrame:
-    """Contributions of sessions in which a customer was logged in."""
+def visited(sessions: DataFrame) -> DataFrame:
+    """Contributions of sessions in which a customer was logged in; bots that log in are left out."""
     return _contributions(
-        visits.where(F.col("customer_id").isNotNull()),
+        sessions.where(F.col("customer_id").isNotNull() & ~F.col("is_bot")),
         "session_on",
         n_sessions=F.lit(1),
         n_product_views=F.col("n_product_views"),

@@ -11,10 +11,12 @@ which of them a row holds.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -30,19 +32,32 @@ SCHEMAS = {
     "known_month date",
     "products": "marketplace string, product_id string, category string, list_price_amount double, "
     "known_at timestamp, known_on date, known_month date",
-    "events": "marketplace string, event_id string, visitor_id string, customer_id string, event_type string, "
-    "product_id string, event_at timestamp, known_at timestamp, known_on date, known_month date",
 }
 """The tables of ``lake/core``, as ``include.warehouse.export`` writes them."""
 
 ORDER = ["order_id", "marketplace"]
 ITEM = [*ORDER, "order_item_id"]
 PRODUCT = ["product_id", "marketplace"]
-EVENT = ["event_id", "marketplace"]
 """Keys, the distinctive column first: Spark sorts by the first eight bytes before it compares values."""
 
 NOT_SOLD = ("canceled", "unavailable")
 """Statuses of an order that came to nothing."""
+
+
+WRITE_TRIES = 5
+"""Runs of neighbouring days (a backfill) write the same tables; Delta refuses all but one at a time."""
+
+
+def retried(write: Callable[[], object]) -> None:
+    """``write()``, again while another writer of the table is in its way."""
+    for attempt in range(1, WRITE_TRIES + 1):
+        try:
+            write()
+            return
+        except PySparkException as error:
+            if "DELTA_CONCURRENT" not in str(error) or attempt == WRITE_TRIES:
+                raise
+            time.sleep(attempt)
 
 
 def spark_uri(uri: str) -> str:

@@ -32,15 +32,18 @@
         },
         "vendors": {"marketplace": "text", "vendor_id": "text", "vendor_name": "text", "region": "text"},
         "customers": {"marketplace": "text", "customer_id": "text", "region": "text"},
-        "events": {
-            "marketplace": "text", "event_id": "text", "visitor_id": "text", "customer_id": "text",
-            "event_type": "text", "product_id": "text", "event_at": "timestamptz",
+        "sessions": {
+            "session_id": "text", "marketplace": "text", "visitor_id": "text", "customer_id": "text",
+            "session_on": "date", "started_at": "timestamptz", "ended_at": "timestamptz", "n_events": "integer",
+            "n_product_views": "integer", "n_cart_adds": "integer", "n_purchases": "integer", "campaign": "text",
+            "is_bot": "boolean", "known_at": "timestamptz",
         },
     } -%}
     {%- set columns = {} -%}
     {%- do columns.update(shapes[entity]) -%}
     {%- if entity in ("orders", "deliveries") -%} {%- do columns.update(delivery) -%} {%- endif -%}
-    {%- do columns.update(versions) -%}
+    {#- A session is as it is known now; Spark makes it anew when an event comes late. -#}
+    {%- if entity != "sessions" -%} {%- do columns.update(versions) -%} {%- endif -%}
     {{ return(columns) }}
 {%- endmacro %}
 

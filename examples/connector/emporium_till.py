@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from include.ingest.connectors import Batch, Connector, Found, Options, SourceError
+from include.ingest.sources import Entity, Source
 
 TYPES = {"INTEGER": "bigint", "REAL": "numeric(18,4)", "BOOLEAN": "boolean", "DATE": "date", "DATETIME": "timestamptz"}
 
@@ -27,6 +28,11 @@ class Till(Connector):
 
     class Read(Options):
         table: str
+
+    @classmethod
+    def check_entity(cls, name: str, entity: Entity, source: Source) -> None:
+        if not entity.cursor:
+            raise ValueError(f"entities.{name}: type till needs `cursor`, the time at which a row was written")
 
     def __enter__(self) -> Till:
         with self._said_plainly():
@@ -48,8 +54,9 @@ class Till(Connector):
             )
             after = ("", 0)
             while True:
+                # A day more on each side, for the till's clock has its own zone: Emporium drops rows of other days.
+                window = ((first - timedelta(days=1)).isoformat(), (last + timedelta(days=2)).isoformat())
                 with self._said_plainly():
-                    window = (first.isoformat(), (last + timedelta(days=1)).isoformat())
                     found = self.db.execute(query, (*window, *after, self.connection.page_size))
                     columns, rows = [one[0] for one in found.description], found.fetchall()
                 yield Batch(name, _strings(columns[2:], [row[2:] for row in rows]), file=f"{table} of the till")

@@ -177,8 +177,9 @@ def _in_utc(values: pa.Array, zone: str) -> pa.Array:
 def _times(entity: Entity, batch: Batch, columns: dict[str, Any], n: int, last: date) -> tuple[np.ndarray, np.ndarray]:
     """(known_at, partition_on). A row that does not say when it became known, became known on the last day."""
     known_at = batch.known_at
-    if known_at is None and entity.cursor and batch.partition_on is None:
-        column = columns[entity.cursor]
+    cursor = batch.cursor or entity.cursor
+    if known_at is None and cursor and batch.partition_on is None:
+        column = columns[cursor]
         known_at = times(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
     partition_on = batch.partition_on
     if partition_on is None:

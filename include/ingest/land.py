@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -56,11 +56,34 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
         lock(conn, source)
         for one in found:
             started = time.monotonic()
+            taken = range_of_days
+            if reader.is_snapshot(one.entity):
+                one, taken = _not_seen_since(conn, source, one, range_of_days)
             _quarantine(conn, source, one, first, last)
-            lake.replace_partition(bronze.uri(source.source, one.entity), one.rows, "partition_on", range_of_days)
-            _record(conn, source, one, range_of_days)
+            lake.replace_partition(bronze.uri(source.source, one.entity), one.rows, "partition_on", taken)
+            _record(conn, source, one, taken)
             seconds = extracting + time.monotonic() - started
-            yield Landed(one.entity, len(range_of_days), one.rows.num_rows, len(one.broken), seconds)
+            yield Landed(one.entity, len(taken), one.rows.num_rows, len(one.broken), seconds)
+
+
+def _not_seen_since(
+    conn: psycopg.Connection, source: Source, one: Extract, range_of_days: list[date]
+) -> tuple[Extract, list[date]]:
+    """What may be written of a table that can only be read as it is now: no day before the newest one changes."""
+    there = {
+        day
+        for (day,) in conn.execute(
+            sql.SQL("select partition_on from {} where entity = %s").format(
+                sql.Identifier(source.raw_schema, "_landed")
+            ),
+            (one.entity,),
+        )
+    }
+    newest = max(there, default=None)
+    if newest is None or range_of_days[0] >= newest:
+        return one, range_of_days
+    nothing = replace(one, rows=one.rows.slice(0, 0), extra=one.extra and one.extra.slice(0, 0))
+    return nothing, [day for day in range_of_days if day not in there]
 
 
 def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: date, last: date) -> None:
@@ -105,7 +128,7 @@ def _record(conn: psycopg.Connection, source: Source, one: Extract, range_of_day
     )
     table = sql.Identifier(source.raw_schema, "_landed")
     conn.execute(
-        sql.SQL("delete from {} where entity = %s and partition_on between %s and %s").format(table),
-        (one.entity, range_of_days[0], range_of_days[-1]),
+        sql.SQL("delete from {} where entity = %s and partition_on = any(%s)").format(table),
+        (one.entity, range_of_days),
     )
     copy_table(conn, f"{source.raw_schema}._landed", rows)

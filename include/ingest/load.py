@@ -46,8 +46,8 @@ def load(source: Source, first: date, last: date) -> list[Loaded]:
     result = []
     with connect("loader") as conn:
         lock(conn, source)
-        _refuse_unjudged(conn, source, range_of_days)
-        for name, entity in source.entities.items():
+        refuse_unjudged(conn, source, range_of_days)
+        for name, entity in source.raw_entities.items():
             started = time.monotonic()
             counts = _load_entity(conn, source, name, entity, range_of_days)
             result.append(
@@ -59,12 +59,13 @@ def load(source: Source, first: date, last: date) -> list[Loaded]:
             )  # fmt: skip
     if any(one.n_loaded > 10_000 for one in result):
         with connect("loader", autocommit=True) as conn:
-            for name in source.entities:
+            for name in source.raw_entities:
                 conn.execute(sql.SQL("analyze {}").format(sql.Identifier(source.raw_schema, name)))
     return result
 
 
-def _refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Sequence[date]) -> None:
+def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Sequence[date]) -> None:
+    """``RuntimeError`` unless the gate let all entities of the days through, as bronze holds them now."""
     wanted = landed(conn, source, range_of_days)
     there = {name: bronze.fingerprints(source.source, name) for name in source.entities}
     verdicts = {

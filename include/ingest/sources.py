@@ -93,6 +93,12 @@ class Deletes(_Strict):
         return self
 
 
+EVENT_COLUMNS = {
+    "event_id": True, "visitor_id": True, "event_type": True, "event_at": True,
+    "customer_id": False, "product_id": False, "campaign": False, "user_agent": False,
+}  # fmt: skip
+"""What ``events`` may name, and whether it must."""
+
 SchemaPolicy = Literal["evolve", "freeze", "quarantine"]
 """What a column that neither the YAML nor an earlier day knows does.
 
@@ -132,6 +138,13 @@ class Entity(_Strict):
             column = self.columns[name]
             if not column.required or column.severity != "critical":
                 raise ValueError(f"key column {name} must be `required: true` with severity critical")
+        if self.events is not None:
+            if unknown := sorted(set(self.events) - set(EVENT_COLUMNS)):
+                raise ValueError(f"`events` has no {unknown[0]}; its columns are: {', '.join(EVENT_COLUMNS)}")
+            if missing := [name for name, is_needed in EVENT_COLUMNS.items() if is_needed and name not in self.events]:
+                raise ValueError(f"`events` must say what is the {missing[0]}")
+            if self.deletes:
+                raise ValueError("an event is not deleted: `events` and `deletes` exclude each other")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError("two rules share a name")
@@ -180,11 +193,25 @@ class Source(_Strict):
         return value
 
     @model_validator(mode="after")
+    def _events_once(self) -> Source:
+        found = [name for name, entity in self.entities.items() if entity.events]
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(found)} both have `events`: give each a source of its own")
+        if found and "sessions" in self.entities:
+            raise ValueError("raw.sessions is what becomes of the events: give the entity `sessions` another name")
+        return self
+
+    @model_validator(mode="after")
     def _fits_connector(self) -> Source:
         from include.ingest.connectors import connector_class
 
         connector_class(self.type).check_source(self)
         return self
+
+    @property
+    def raw_entities(self) -> dict[str, Entity]:
+        """The entities that have a raw table; events stay in the lake and only their sessions come to Postgres."""
+        return {name: entity for name, entity in self.entities.items() if entity.events is None}
 
     @property
     def raw_schema(self) -> str:

@@ -20,6 +20,24 @@ ADDED = {
 }
 """What ingest adds to a source's columns."""
 
+SESSIONS = {
+    "session_id": "text not null",
+    "marketplace": "text not null",
+    "visitor_id": "text not null",
+    "customer_id": "text",
+    "session_on": "date not null",
+    "started_at": "timestamp with time zone not null",
+    "ended_at": "timestamp with time zone not null",
+    "n_events": "integer not null",
+    "n_product_views": "integer not null",
+    "n_cart_adds": "integer not null",
+    "n_purchases": "integer not null",
+    "campaign": "text",
+    "is_bot": "boolean not null",
+    "known_at": "timestamp with time zone not null",
+}
+"""Columns of ``raw_<source>.sessions``, which ``spark_jobs.sessions`` makes of a source's events."""
+
 PG_TYPES = {"timestamptz": "timestamp with time zone", "numeric(18,4)": "numeric(18,4)"}
 
 
@@ -43,10 +61,14 @@ def prepare() -> list[str]:
                          primary key (entity, partition_on))"""
                 ).format(schema)
             )
-            for name, entity in source.entities.items():
-                _make_raw(conn, source, name, entity)
+            for name in source.entities:
                 _make_quarantine(conn, name)
+            for name, entity in source.raw_entities.items():
+                _make_raw(conn, source, name, entity)
                 made.append(f"{source.raw_schema}.{name}")
+            if len(source.raw_entities) < len(source.entities):
+                _make_sessions(conn, source)
+                made.append(f"{source.raw_schema}.sessions")
             conn.execute(sql.SQL("grant select on all tables in schema {} to transformer").format(schema))
     return made
 
@@ -88,6 +110,20 @@ def _make_raw(conn: psycopg.Connection, source: Source, name: str, entity: Entit
                 f"{source.source}.yaml: {name}.{column} is {kind}, but {source.raw_schema}.{name} holds "
                 f"{there[column]}: write a migration, or give the column another name."
             )
+
+
+def _make_sessions(conn: psycopg.Connection, source: Source) -> None:
+    table = sql.Identifier(source.raw_schema, "sessions")
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in SESSIONS.items()
+    )
+    # A visitor's day, which is replaced as a whole, leads the key.
+    conn.execute(
+        sql.SQL("create table if not exists {} ({}, primary key (session_on, visitor_id, session_id))").format(
+            table, columns
+        )
+    )
+    conn.execute(sql.SQL("comment on table {} is 'Grain: session; what is known of it now'").format(table))
 
 
 def _column(name: str, kind: str) -> sql.Composed:

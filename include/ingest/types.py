@@ -12,11 +12,15 @@ PATTERNS = {
     "integer": r"^-?\d{1,10}$",
     "bigint": r"^-?\d{1,18}$",
     "numeric(18,4)": r"^-?(\d{1,14}(\.\d{0,20})?|\.\d{1,20})$",
-    "timestamptz": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?$",
+    "timestamptz": (
+        r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?( ?(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?))?)?$"
+    ),
     "date": r"^\d{4}-\d{2}-\d{2}$",
-    "boolean": r"^(?i:true|false|t|f|yes|no|0|1)$",
+    # Not (?i) alone: to it the long s of old prints is an s.
+    "boolean": r"^((?i:true|t|f|no)|(?i:fal)[sS][eE]|(?i:ye)[sS]|0|1)$",
 }
 INT32 = 2**31
+HAS_ZONE = r"(Z|:.*[+-]\d{2}(:?\d{2})?)$"
 
 
 def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.ndarray]:
@@ -39,6 +43,14 @@ def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.
         typed = pc.is_in(lower, pa.array(["true", "t", "yes", "1"])).to_pandas().astype("boolean")
         typed = typed.mask(lower.is_null().to_pandas())
     else:
+        if kind == "timestamptz":
+            # Said in full: pandas gives a time without a zone that of the row before it.
+            shaped = pc.if_else(pc.equal(pc.utf8_length(shaped), 10), _joined(shaped, "T00:00"), shaped)
+            shaped = pc.if_else(pc.match_substring_regex(shaped, HAS_ZONE), shaped, _joined(shaped, "Z"))
         typed = pd.to_datetime(shaped.to_pandas(), format="ISO8601", utc=kind == "timestamptz", errors="coerce")
     is_null = values.is_null().to_numpy(zero_copy_only=False)
     return typed, is_null | typed.notna().to_numpy()
+
+
+def _joined(values: pa.Array, suffix: str) -> pa.Array:
+    return pc.binary_join_element_wise(values, pa.scalar(suffix), "")

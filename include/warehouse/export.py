@@ -74,19 +74,6 @@ TABLES: dict[str, pa.Schema] = {
             ("known_on", DAY),
         ]
     ),
-    "events": pa.schema(
-        [
-            ("marketplace", TEXT),
-            ("event_id", TEXT),
-            ("visitor_id", TEXT),
-            ("customer_id", TEXT),
-            ("event_type", TEXT),
-            ("product_id", TEXT),
-            ("event_at", MOMENT),
-            ("known_at", MOMENT),
-            ("known_on", DAY),
-        ]
-    ),
 }
 """Columns of ``core.version_<table>`` as the lake keeps them; ``known_month`` (date) is added as the partition."""
 

@@ -49,6 +49,8 @@ class Batch:
     """datetime64[D], the business day; default the day of ``known_at``."""
     known_at: np.ndarray | None = None
     """datetime64[us], UTC; default the entity's cursor, else the start of ``partition_on``."""
+    cursor: str | None = None
+    """Raw name of the column that says when these rows became known; default the entity's cursor."""
     errors: Sequence[str | None] | None = None
     """What is wrong with a line that is no row; such a line has nulls in all columns."""
     broken: dict[int, str] = field(default_factory=dict)
@@ -120,6 +122,10 @@ class Connector:
         """The ranges of days that are landed one after the other; default all at once."""
         yield first, last
 
+    def is_snapshot(self, entity: str) -> bool:
+        """Whether ``read`` yields the entity as it is now, whatever the day: such a day is not landed anew later."""
+        return False
+
     def read(self, first: date, last: date) -> Iterator[Batch]:
         """Rows that became known on ``first``..``last``; the same for the same days, whenever and however often.
 
@@ -135,6 +141,14 @@ class Connector:
     def discover(self) -> dict[str, list[Found]]:
         """What the live source has: entity or table -> columns. For ``source check`` and ``source add``."""
         raise SourceError(f"A source of type {self.name} cannot say what it has: write the YAML by hand.")
+
+    def proposed(self, found: str) -> dict[str, Any]:
+        """The ``read:`` of an entity for what ``discover`` calls ``found``, for ``source add``."""
+        return next(({name: found} for name in ("table", "file") if name in self.Read.model_fields), {})
+
+    def findings(self) -> list[str]:
+        """What a person should know about the live source before loading it, for ``source check``."""
+        return []
 
 
 def _validated(model: type[Options], value: dict[str, Any], where: str) -> None:

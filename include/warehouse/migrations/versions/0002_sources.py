@@ -28,11 +28,12 @@ create table ops.stream_file (
   sha256 text not null,
   n_bytes bigint not null,
   n_lines bigint not null,
+  take text not null,
   partition_on date not null,
   taken_at timestamptz not null default now(),
   primary key (source, file, sha256)
 );
-comment on table ops.stream_file is 'Grain: source, file, content: the business day on which a stream took the file';
+comment on table ops.stream_file is 'Grain: source, file, content: the business day and the run (take) that took the file of a stream';
 
 create table quarantine._mended (
   source text not null,

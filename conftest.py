@@ -1,0 +1,3 @@
+"""Makes ``pytest --emporium-connector=...`` known, wherever pytest is started from."""
+
+pytest_plugins = ["include.conformance.plugin"]

@@ -1,3 +1,0 @@
-{{ config(materialized="view") }}
-
-{{ union_sources("events") }}

@@ -1,0 +1,39 @@
+-- Each vendor ships its own part: an order's times on a day follow from what was known of all its shipments.
+with days as (
+    select distinct
+        order_id,
+        partition_on as known_on
+    from {{ source("marketplace_api", "shipments") }}
+    where order_id is not null
+),
+
+shipments as (
+    select distinct on (days.order_id, days.known_on, shipments.shipment_id)
+        days.order_id,
+        days.known_on,
+        shipments.shipped_at,
+        shipments.delivered_at,
+        shipments.promised_at,
+        shipments.known_at,
+        shipments._deleted as is_deleted
+    from days
+    inner join {{ source("marketplace_api", "shipments") }} as shipments
+        on days.order_id = shipments.order_id and days.known_on >= shipments.partition_on
+    order by days.order_id, days.known_on, shipments.shipment_id, shipments.partition_on desc
+)
+
+select
+    {{ marketplace("marketplace_api") }} as marketplace,
+    order_id,
+    null::timestamptz as approved_at,
+    min(shipped_at) filter (where not is_deleted) as handed_over_at,
+    case
+        when bool_and(delivered_at is not null) filter (where not is_deleted)
+            then max(delivered_at) filter (where not is_deleted)
+    end as delivered_at,
+    max(promised_at) filter (where not is_deleted) as estimated_delivery_at,
+    bool_and(is_deleted) as is_deleted,
+    max(known_at) as known_at,
+    known_on
+from shipments
+group by order_id, known_on

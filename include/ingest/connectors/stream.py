@@ -1,0 +1,487 @@
+"""Event streams: files of JSON lines that arrive in a folder, whenever they do.
+
+``spool`` takes the whole files that it has not seen, and cuts or packs them into pieces that Spark reads in parallel
+(``spark_jobs.stream``). The ledger ``ops.stream_file`` remembers the business day on which each was taken.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import re
+import shutil
+import uuid
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import psycopg
+import pyarrow as pa
+import zstandard
+from pydantic import field_validator
+
+from include.dates import parse_day
+from include.ingest.connectors.base import Batch, Connector, Options, SourceError
+from include.ingest.sources import Entity, Source
+from include.settings import settings
+from include.warehouse.copy import copy_table
+
+PIECE_BYTES = 64 * 2**20
+CHUNK_BYTES = 4 * 2**20
+PACKED_BYTES = 2**16
+"""Of compressed data at a time: a thousand times as much may come out of it."""
+UNFINISHED = (".tmp", ".part")
+N_NAMED = 5
+
+
+class Stream(Connector):
+    """Reads every file below ``<folder>``; ``.gz`` and ``.zst`` as they are.
+
+    A file is taken once, when it is whole: what a producer has not finished begins with ``.`` or ``_``, or ends in
+    ``.tmp`` or ``.part``.
+    """
+
+    name = "stream"
+    lands_in_spark = True
+
+    class Connection(Options):
+        folder: str
+        """Absolute, or under the home."""
+        day: str = r"\d{4}-\d{2}-\d{2}"
+        """Regular expression that finds the day in a file's path, as YYYY-MM-DD (its first group, if it has one)."""
+        manifest: str | None = None
+        """Name of the list, one in each folder with files, of their checksums as sha256sum writes them; a file that
+        is not in it yet waits."""
+
+        @field_validator("day")
+        @classmethod
+        def _compiles(cls, value: str) -> str:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"{value!r} is no regular expression: {error}") from error
+            return value
+
+    class Read(Options):
+        files: str = "*"
+        """Which of the files hold this entity: a pattern of their paths below the folder, * for any characters."""
+
+    @classmethod
+    def check_entity(cls, name: str, entity: Entity, source: Source) -> None:
+        lacking = [
+            what
+            for what, is_used in {
+                "rules (say it with the rules of the columns)": bool(entity.rules),
+                "deletes": entity.deletes is not None,
+                "unescape": any(one.unescape for one in entity.columns.values()),
+                "a time_zone": source.time_zone != "UTC",
+            }.items()
+            if is_used
+        ]
+        if lacking:
+            raise ValueError(f"entities.{name}: a stream does not take {', '.join(lacking)}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files arrive."""
+        return settings().home / self.connection.folder
+
+    def span(self) -> tuple[date | None, date | None]:
+        return min((one.day for one in self.arrivals()), default=None), None
+
+    def read(self, first: date, last: date) -> Iterator[Batch]:
+        raise SourceError(f"{self.source.source} is a stream: run python -m spark_jobs.stream.")
+
+    def arrivals(self) -> list[Arrival]:
+        """The whole files there are, by entity, day and path. ``SourceError`` where a path says no day."""
+        if not self.folder.is_dir():
+            raise SourceError(f"The folder {self.folder} of {self.source.source} is missing.")
+        pattern = re.compile(self.connection.day)
+        found = []
+        for path in _files(self.folder):
+            below = path[len(str(self.folder)) + 1 :]
+            if os.path.basename(path) == self.connection.manifest or (entity := self._entity(below)) is None:
+                continue
+            match = pattern.search(below)
+            if match is None:
+                raise SourceError(
+                    f"{self.source.source}: the path of {below} says no day ({self.connection.day}): rename it, move "
+                    "it away, or narrow `files`."
+                )
+            try:
+                day = parse_day(match.group(1) if pattern.groups else match.group())
+            except ValueError as error:
+                raise SourceError(f"{self.source.source}: the path of {below}: {error}") from error
+            label = re.sub(r"[\t\r\n#]", "_", f"{self.connection.folder}/{below}")
+            found.append(Arrival(entity, day, label, path))
+        return sorted(found, key=lambda one: (one.entity, one.day, one.label))
+
+    def _entity(self, below: str) -> str | None:
+        return next((name for name, read in self.reads.items() if fnmatch.fnmatchcase(below, read.files)), None)
+
+    def entity_of(self, label: str) -> str | None:
+        """The entity of a file that was taken, by the name that its rows carry."""
+        return self._entity(label.partition("#")[0][len(self.connection.folder) + 1 :])
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file that has arrived: the entity it holds, the day in its path, the name that its rows carry."""
+
+    entity: str
+    day: date
+    label: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """What a spool step took."""
+
+    n_files: int
+    n_bytes: int
+    n_lines: int
+    waiting: list[str]
+    """Files that no manifest names yet."""
+
+
+def state_folder(source: str) -> Path:
+    """Where a stream keeps its spool and checkpoints."""
+    return settings().home / "streams" / source
+
+
+def pieces_folder(source: str, entity: str) -> Path:
+    """Pieces by business day: ``<partition_on>/<take>-<batch>.jsonl``.
+
+    A line is the business day, the file, the line's number in it and the line itself, with tabs between. ``batch``
+    identifies the content: the same files give the same pieces.
+    """
+    return state_folder(source) / "spool" / entity
+
+
+def spool(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> Spooled:
+    """Take the unseen files of days up to ``last``, and commit.
+
+    A file's business day is the day in its path, but at least ``first`` and after the last day that was loaded: a
+    closed day that is run again takes no more than it took, and what is late lands in the next one. Pieces are
+    written beside, moved into place, and count from the moment the ledger knows them: whatever a killed run left is
+    removed by the next one. ``SourceError`` where a file is cut off or not what its manifest says; nothing is taken
+    then.
+    """
+    source = stream.source.source
+    _clean(source, conn)
+    closed = _one(conn, "select max(partition_on) from ops.load_audit where source = %s", source)
+    earliest = max(first, closed + timedelta(days=1)) if closed else first
+    if earliest > last:
+        return Spooled(0, 0, 0, [])
+    seen = _seen(conn, source)
+    unseen = [one for one in stream.arrivals() if one.day <= last and _is_unseen(one, seen)]
+    checksums = _Manifests(stream.connection.manifest)
+    announced = [one for one in unseen if checksums.names(one)]
+    waiting = [one.label for one in unseen if not checksums.names(one)]
+
+    take = uuid.uuid4().hex[:12]
+    beside = state_folder(source) / f".{take}"
+    entries: list[dict[str, Any]] = []
+    problems = []
+    writer = _Writer(beside)
+    try:
+        for arrival in sorted(announced, key=lambda one: (one.entity, max(one.day, earliest), one.label)):
+            partition_on = max(arrival.day, earliest)
+            label = _label(arrival, seen)
+            writer.begin(arrival.entity, partition_on, label)
+            try:
+                sha256, n_bytes, n_lines = _copy(arrival.path, writer)
+                checksums.check(arrival, sha256)
+            except (EOFError, zlib.error, zstandard.ZstdError) as error:
+                problems.append(f"{arrival.label} is cut off or damaged ({error})")
+                continue
+            except SourceError as error:
+                problems.append(str(error))
+                continue
+            writer.end(sha256)
+            entries.append(
+                {
+                    "source": source, "file": label, "sha256": sha256, "n_bytes": n_bytes, "n_lines": n_lines,
+                    "partition_on": partition_on, "take": take,
+                }
+            )  # fmt: skip
+        writer.close()
+        if problems:
+            named = "; ".join(problems[:N_NAMED])
+            more = f"; and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
+            raise SourceError(f"{source}: nothing was taken: {named}{more}. Deliver it again, or move it away.")
+        for piece in writer.pieces:
+            folder = pieces_folder(source, piece.entity) / str(piece.partition_on)
+            folder.mkdir(parents=True, exist_ok=True)
+            piece.path.rename(folder / f"{take}-{piece.batch}.jsonl")
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if entries:
+        copy_table(conn, "ops.stream_file", pa.Table.from_pylist(entries))
+    conn.commit()
+    return Spooled(
+        len(entries), sum(one["n_bytes"] for one in entries), sum(one["n_lines"] for one in entries), waiting
+    )
+
+
+def expected(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> dict[tuple[str, date], int]:
+    """(entity, business day) -> lines that the ledger says were taken."""
+    found: dict[tuple[str, date], int] = defaultdict(int)
+    for label, day, n_lines in conn.execute(
+        "select file, partition_on, n_lines from ops.stream_file where source = %s and partition_on between %s and %s",
+        (stream.source.source, first, last),
+    ):
+        found[stream.entity_of(label) or "", day] += n_lines
+    return dict(found)
+
+
+def texts(source: str, entity: str, wanted: Iterable[tuple[date, str, str, int]]) -> dict[tuple[date, str, int], str]:
+    """(day, file, line) -> the text of the line, for (day, batch, file, line): lines that are no rows."""
+    by_piece: dict[tuple[date, str], set[bytes]] = defaultdict(set)
+    for day, batch, file, line in wanted:
+        by_piece[day, batch].add(f"{day}\t{file}\t{line}".encode())
+    found = {}
+    for (day, batch), heads in by_piece.items():
+        for path in (pieces_folder(source, entity) / str(day)).glob(f"*-{batch}.jsonl"):
+            with open(path, "rb") as lines:
+                for data in lines:
+                    head, text = _halves(data)
+                    if head in heads:
+                        _, file, number = head.decode("utf-8", "replace").split("\t")
+                        found[day, file, int(number)] = text.decode("utf-8", "replace").rstrip("\r\n")
+    return found
+
+
+def _halves(data: bytes) -> tuple[bytes, bytes]:
+    """A piece's line: what identifies it, and the line itself."""
+    at = data.index(b"\t", data.index(b"\t", data.index(b"\t") + 1) + 1)
+    return data[:at], data[at + 1 :]
+
+
+# --- what is there ------------------------------------------------------------------------------------
+
+
+def _files(folder: Path | str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "_")) or entry.name.endswith(UNFINISHED):
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path)
+            else:
+                yield entry.path
+
+
+def _clean(source: str, conn: psycopg.Connection) -> None:
+    """Remove pieces that the ledger does not know, and what was being written: a run was killed before it took them."""
+    folder = state_folder(source)
+    takes = {take for (take,) in conn.execute("select distinct take from ops.stream_file where source = %s", (source,))}
+    for left in folder.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for piece in folder.glob("spool/*/*/*.jsonl"):
+        if piece.name.split("-")[0] not in takes:
+            piece.unlink()
+
+
+Seen = dict[str, dict[str, tuple[int, datetime]]]
+"""File -> checksum -> (bytes, when it was taken)."""
+
+
+def _seen(conn: psycopg.Connection, source: str) -> Seen:
+    found: Seen = defaultdict(dict)
+    for file, sha256, n_bytes, taken_at in conn.execute(
+        "select file, sha256, n_bytes, taken_at from ops.stream_file where source = %s", (source,)
+    ):
+        # Another content under a name that was taken before is a file of its own.
+        found[file.partition("#")[0]][sha256] = (n_bytes, taken_at)
+    return dict(found)
+
+
+def _is_unseen(arrival: Arrival, seen: Seen) -> bool:
+    """Whether the file, or its present content, was never taken; one that was touched since is read to find out."""
+    taken = seen.get(arrival.label)
+    if not taken:
+        return True
+    status = os.stat(arrival.path)
+    changed_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    if any(n_bytes == status.st_size and changed_at <= at for n_bytes, at in taken.values()):
+        return False
+    with open(arrival.path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() not in taken
+
+
+def _label(arrival: Arrival, seen: Seen) -> str:
+    again = len(seen.get(arrival.label, ()))
+    return f"{arrival.label}#{again + 1}" if again else arrival.label
+
+
+class _Manifests:
+    """Checksums by file; without a manifest every file is announced."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.read: dict[str, dict[str, str]] = {}
+
+    def names(self, arrival: Arrival) -> bool:
+        return self.name is None or os.path.basename(arrival.path) in self._of(arrival)
+
+    def check(self, arrival: Arrival, sha256: str) -> None:
+        if self.name is not None and self._of(arrival)[os.path.basename(arrival.path)] != sha256:
+            raise SourceError(f"{arrival.label} has another checksum than its manifest says")
+
+    def _of(self, arrival: Arrival) -> dict[str, str]:
+        folder = os.path.dirname(arrival.path)
+        if folder not in self.read:
+            assert self.name is not None
+            path = Path(folder, self.name)
+            lines = path.read_text().splitlines() if path.is_file() else []
+            pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+            self.read[folder] = {pair[-1].strip().removeprefix("*"): pair[0].lower() for pair in pairs}
+        return self.read[folder]
+
+
+# --- pieces ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Piece:
+    entity: str
+    partition_on: date
+    path: Path
+    batch: str
+
+
+class _Writer:
+    """Lines of one file after the other into pieces of ``PIECE_BYTES``, each of one entity and business day."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pieces: list[_Piece] = []
+        self.pending: list[tuple[Path, list[tuple[str, int, int]]]] = []
+        self.checksums: dict[str, str] = {}
+        self.of: tuple[str, date] | None = None
+        self.out: IO[bytes] | None = None
+        self.label = ""
+        self.n_written = 0
+
+    def begin(self, entity: str, partition_on: date, label: str) -> None:
+        if self.of != (entity, partition_on):
+            self._finish_group()
+            self.of = (entity, partition_on)
+        self.label = label
+        self.head = f"{partition_on}\t{label}\t".encode()
+
+    def write(self, numbered: list[tuple[int, bytes]]) -> None:
+        if not numbered:
+            return
+        if self.out is None or self.n_written >= PIECE_BYTES:
+            self._open()
+        head = self.head
+        data = b"".join([b"%b%d\t%b\n" % (head, number, line) for number, line in numbered])
+        assert self.out is not None
+        self.out.write(data)
+        self.n_written += len(data)
+        self.pending[-1][1].append((self.label, numbered[0][0], numbered[-1][0]))
+
+    def end(self, sha256: str) -> None:
+        self.checksums[self.label] = sha256
+
+    def close(self) -> None:
+        self._finish_group()
+
+    def _open(self) -> None:
+        self._close_file()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{len(self.pieces) + len(self.pending)}"
+        self.pending.append((path, []))
+        self.out = open(path, "wb")  # noqa: SIM115
+        self.n_written = 0
+
+    def _close_file(self) -> None:
+        if self.out is not None:
+            os.fdatasync(self.out.fileno())
+            self.out.close()
+            self.out = None
+
+    def _finish_group(self) -> None:
+        self._close_file()
+        self.n_written = 0
+        for path, parts in self.pending:
+            said = "".join(f"{label}\t{self.checksums.get(label)}\t{first}\t{last}\n" for label, first, last in parts)
+            batch = hashlib.sha256(f"{self.of}\n{said}".encode()).hexdigest()[:16]
+            assert self.of is not None
+            self.pieces.append(_Piece(*self.of, path, batch))
+        self.pending = []
+
+
+def _copy(path: str, writer: _Writer) -> tuple[str, int, int]:
+    """Write a file's lines that are not blank; its checksum and bytes as delivered, and the lines written."""
+    sha256 = hashlib.sha256()
+    n_bytes = n_lines = 0
+
+    def delivered(size: int) -> Iterator[bytes]:
+        nonlocal n_bytes
+        with open(path, "rb", buffering=0) as handle:
+            while chunk := handle.read(size):
+                sha256.update(chunk)
+                n_bytes += len(chunk)
+                yield chunk
+
+    for first, lines in _lines(_plain(path, delivered)):
+        numbered = [(number, line) for number, line in enumerate(lines, first) if line and not line.isspace()]
+        writer.write(numbered)
+        n_lines += len(numbered)
+    return sha256.hexdigest(), n_bytes, n_lines
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """(number of the first line, lines without their ends), as many at a time as a chunk has."""
+    number, rest = 1, [b""]
+    for chunk in chunks:
+        end = chunk.rfind(b"\n")
+        if end < 0:
+            rest.append(chunk)
+            continue
+        lines = (b"".join(rest) + chunk[:end]).split(b"\n")
+        rest = [chunk[end + 1 :]]
+        yield number, lines
+        number += len(lines)
+    yield number, [b"".join(rest)]
+
+
+def _plain(path: str, delivered: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
+    """A file's content. ``EOFError`` and the library's own error where it is cut off or damaged."""
+    if path.endswith((".gz", ".zst")):
+        start: Callable[[], Any] = (
+            (lambda: zlib.decompressobj(zlib.MAX_WBITS + 16))
+            if path.endswith(".gz")
+            else zstandard.ZstdDecompressor().decompressobj
+        )
+        return _decompressed(delivered(PACKED_BYTES), start)
+    return delivered(CHUNK_BYTES)
+
+
+def _decompressed(chunks: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
+    """Frame after frame; the libraries' own readers do not all notice a cut one."""
+    frame = start()
+    n_in = 0
+    for chunk in chunks:
+        while chunk:
+            if frame.eof:
+                frame, n_in = start(), 0
+            n_in += len(chunk)
+            yield frame.decompress(chunk)
+            chunk = frame.unused_data if frame.eof else b""
+    if not frame.eof:
+        raise EOFError("it ends in the middle" if n_in else "it is empty")
+
+
+def _one(conn: psycopg.Connection, query: str, *values: object) -> Any:
+    row = conn.execute(query, values).fetchone()
+    return row[0] if row else None

@@ -1,0 +1,114 @@
+"""The column rules of a source's YAML as Spark columns, with the verdicts that ``expectations.raw`` gives.
+
+A stream's rows are judged where they are parsed: a gate that reads a day of events into memory would not be flat.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from include.ingest.sources import Column as Declared
+from include.ingest.sources import Entity
+from include.ingest.types import PATTERNS
+from include.ops import Severity
+
+CAST = {
+    "integer": "int",
+    "bigint": "bigint",
+    "numeric(18,4)": "decimal(18,4)",
+    "timestamptz": "timestamp",
+    "date": "date",
+    "boolean": "boolean",
+}
+SHORT_TIME = r"^(.{13}:\d{2})(?!:)"
+EARLIEST, LATEST = "1677-09-21T00:12:43.145225Z", "2262-04-11T23:47:16.854775Z"
+"""What ``include.ingest.types`` can hold: nanoseconds in 64 bits. Year 0 and year 9999 lie outside."""
+FIRST_DAY, LAST_DAY = "1677-09-22", "2262-04-11"
+PLAIN_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?)?)?\z"
+"""What Spark's cast reads as it stands; other spellings are brought into this one."""
+
+
+def typed(kind: str, value: Column) -> Column:
+    """A column of strings as ``kind`` (one of ``sources.ColumnType``); null where it cannot be read."""
+    if kind == "text":
+        return value
+    if kind == "timestamptz":
+        return _within(
+            _time(value).try_cast("timestamp"), F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp")
+        )
+    made = F.when(value.rlike(_whole(PATTERNS[kind])), value).try_cast(CAST[kind])
+    if kind == "date":
+        return _within(made, F.lit(FIRST_DAY).cast("date"), F.lit(LAST_DAY).cast("date"))
+    return made
+
+
+def rules(entity: Entity, severity: Severity) -> list[tuple[str, Column]]:
+    """(name, whether a row breaks it) of the column rules with ``severity``, in the gate's order.
+
+    The columns of the frame are strings, null where the source has nothing. Nulls break only the rules about nulls.
+    """
+    return [
+        (rule, F.coalesce(is_broken, F.lit(False)))
+        for name, column in entity.columns.items()
+        for rule, of, is_broken in _column_rules(name, column)
+        if of == severity
+    ]
+
+
+def broken(entity: Entity, severity: Severity) -> Column:
+    """Names of the rules with ``severity`` that a row breaks, the first one first; null where it breaks none."""
+    found = rules(entity, severity)
+    nothing = F.lit(None).cast("array<string>")
+    if not found:
+        return nothing
+    names = F.array(*(F.when(is_broken, F.lit(rule)) for rule, is_broken in found))
+    any_broken = found[0][1]
+    for _, is_broken in found[1:]:
+        any_broken = any_broken | is_broken
+    return F.when(any_broken, F.array_compact(names)).otherwise(nothing)
+
+
+def _column_rules(name: str, column: Declared) -> Iterator[tuple[str, Severity, Column]]:
+    value = F.col(name)
+    made = typed(column.type, value)
+    if column.required:
+        yield f"{name}_is_present", column.severity, value.isNull()
+    if column.type != "text":
+        yield f"{name}_is_{column.type.split('(')[0]}", "critical", value.isNotNull() & made.isNull()
+    if column.min is not None or column.max is not None:
+        # As the gate does, by the double: a number of more digits than numeric(18,4) keeps is not rounded first.
+        number = F.when(made.isNotNull(), value.try_cast("double"))
+        outside = F.lit(False)
+        if column.min is not None:
+            outside = outside | (number < column.min)
+        if column.max is not None:
+            outside = outside | (number > column.max)
+        yield f"{name}_is_in_range", column.severity, outside
+    if column.values:
+        yield f"{name}_is_known", column.severity, ~value.isin(column.values)
+    if column.pattern:
+        # As Python reads it: a line ends at \n alone, and \d is a digit of any script.
+        yield f"{name}_matches", column.severity, ~value.rlike(f"(?dU){_java(column.pattern)}")
+
+
+def _time(value: Column) -> Column:
+    """Times as ``PLAIN_TIME``; null where ``value`` is none."""
+    full = F.regexp_replace(F.regexp_replace(value, r" ?(Z|[+-]\d{2}(:?\d{2})?)\z", "$1"), SHORT_TIME, "$1:00")
+    return F.when(value.rlike(PLAIN_TIME), value).when(value.rlike(_whole(PATTERNS["timestamptz"])), full)
+
+
+def _within(value: Column, first: Column, last: Column) -> Column:
+    return F.when((value >= first) & (value <= last), value)
+
+
+def _whole(pattern: str) -> str:
+    """``pattern``, whose last ``$`` means the end of the text: in Java it would allow a line's end after it."""
+    return re.sub(r"\$$", r"\\z", pattern)
+
+
+def _java(pattern: str) -> str:
+    return pattern.replace("(?P<", "(?<")
