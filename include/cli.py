@@ -217,6 +217,9 @@ def source_add(
     """Write the YAML of a source and its staging models from what is there; nothing is ever overwritten."""
     from include.ingest.scaffold import add, connection_of
 
+    if folder and (Path.cwd() / folder.partition("{")[0]).is_dir():
+        # The YAML is read from anywhere: a folder that is seen from here is named in full.
+        folder = str(Path.cwd() / folder)
     try:
         settings_of = connection_of(options or [], dsn_secret=dsn_secret, folder=folder)
         made = add(name, type, settings_of, entities or [], currency=currency, time_zone=time_zone, data=data)

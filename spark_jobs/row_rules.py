@@ -41,6 +41,8 @@ def typed(kind: str, value: Column) -> Column:
             _time(value).try_cast("timestamp"), F.lit(EARLIEST).cast("timestamp"), F.lit(LATEST).cast("timestamp")
         )
     made = F.when(value.rlike(_whole(PATTERNS[kind])), value).try_cast(CAST[kind])
+    if kind == "numeric(18,4)":
+        return F.when(F.abs(value.try_cast("double")) < 1e14, made)
     if kind == "date":
         return _within(made, F.lit(FIRST_DAY).cast("date"), F.lit(LAST_DAY).cast("date"))
     return made

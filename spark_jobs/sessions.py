@@ -228,8 +228,8 @@ def _quarantined(
 def _write_events(events: DataFrame, source: str, first: date, last: date) -> None:
     """Replace the source's events of the days ``first``..``last``, in one commit."""
     of_days = (
-        f"source = '{source}' and known_month between '{first.replace(day=1)}' and '{last}' "
-        f"and known_on between '{first}' and '{last}'"
+        f"source = '{source}' and known_month >= '{first.replace(day=1)}' and known_month <= '{last}' "
+        f"and known_on >= '{first}' and known_on <= '{last}'"
     )
     writer = (
         events.write.format("delta")

@@ -26,12 +26,12 @@ from include.dates import days
 SCHEMAS = {
     "orders": "marketplace string, order_id string, customer_id string, ordered_at timestamp, ordered_on date, "
     "status string, approved_at timestamp, handed_over_at timestamp, delivered_at timestamp, "
-    "estimated_delivery_at timestamp, known_at timestamp, known_on date, known_month date",
+    "estimated_delivery_at timestamp, is_deleted boolean, known_at timestamp, known_on date, known_month date",
     "order_items": "marketplace string, order_id string, order_item_id int, product_id string, vendor_id string, "
-    "quantity int, item_amount double, freight_amount double, ordered_on date, known_at timestamp, known_on date, "
-    "known_month date",
-    "products": "marketplace string, product_id string, category string, list_price_amount double, "
+    "quantity int, item_amount double, freight_amount double, ordered_on date, is_deleted boolean, "
     "known_at timestamp, known_on date, known_month date",
+    "products": "marketplace string, product_id string, category string, list_price_amount double, "
+    "is_deleted boolean, known_at timestamp, known_on date, known_month date",
 }
 """The tables of ``lake/core``, as ``include.warehouse.export`` writes them."""
 
@@ -78,13 +78,17 @@ def read_core(spark: SparkSession, table: str, last: date) -> DataFrame:
 def with_validity(versions: DataFrame, key: Sequence[str]) -> DataFrame:
     """``versions`` with ``known_until``: the day from which a newer version of the key is known, null when none is.
 
-    Versions that were never the newest (they arrived with a newer one, or after it) are dropped.
+    Versions that were never the newest (they arrived with a newer one, or after it) are dropped, and so are deleted
+    ones, which do no more than end the version before.
     """
     newest_first = Window.partitionBy(*key).orderBy(F.desc("known_at"), F.desc("known_on"))
     newer = newest_first.rowsBetween(Window.unboundedPreceding, -1)
-    return versions.withColumn("known_until", F.min("known_on").over(newer)).where(
+    newest = versions.withColumn("known_until", F.min("known_on").over(newer)).where(
         F.col("known_until").isNull() | (F.col("known_on") < F.col("known_until"))
     )
+    if "is_deleted" not in versions.columns:
+        return newest
+    return newest.where(~F.coalesce("is_deleted", F.lit(False))).drop("is_deleted")
 
 
 def first_cutoff_from(day: Column, cutoffs: Sequence[date]) -> Column:

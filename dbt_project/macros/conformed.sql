@@ -1,10 +1,11 @@
 {#-
   The conformed shapes: columns and types that `stg_<source>__<entity>` has, whatever the source.
-  One row per key and business day on which something about the key became known (`known_on`).
+  One row per key and business day on which something about the key became known (`known_on`). A version that
+  `is_deleted` says that the source no longer has the key; its other columns are what was last known.
   Money stays plain numeric here so that the money tests see the digits before a mart's numeric(18,4) rounds them.
 -#}
 {% macro conformed_columns(entity) -%}
-    {%- set versions = {"known_at": "timestamptz", "known_on": "date"} -%}
+    {%- set versions = {"is_deleted": "boolean", "known_at": "timestamptz", "known_on": "date"} -%}
     {%- set delivery = {
         "approved_at": "timestamptz",
         "handed_over_at": "timestamptz",
@@ -40,7 +41,7 @@
         },
     } -%}
     {%- set columns = {} -%}
-    {%- do columns.update(shapes[entity]) -%}
+    {%- do columns.update(shapes.get(entity, {})) -%}
     {%- if entity in ("orders", "deliveries") -%} {%- do columns.update(delivery) -%} {%- endif -%}
     {#- A session is as it is known now; Spark makes it anew when an event comes late. -#}
     {%- if entity != "sessions" -%} {%- do columns.update(versions) -%} {%- endif -%}
@@ -68,4 +69,16 @@
             {%- endfor %}
         where false
     {%- endfor %}
+{%- endmacro %}
+
+{#-
+  Columns that a raw table gained by evolution (`schema_policy: evolve`), each with a comma before it: what a staging
+  model shows last, beside the columns that the YAML names. `of` is the relation's alias. A column that has the name of
+  one of the model's own is called `raw_<column>`. Nothing where there are none.
+-#}
+{% macro evolved(source_name, table, of=none) -%}
+    {%- set own = conformed_columns(model.name.split("__")[-1]) -%}
+    {%- for column in all_sources()[source_name].get("evolved", {}).get(table, []) -%}
+        , {{ of ~ "." if of else "" }}{{ column }} as {{ "raw_" ~ column if column in own else column }}
+    {%- endfor -%}
 {%- endmacro %}

@@ -26,6 +26,11 @@ def union_sources(entity: str, only: list | None = None, without: tuple = ()) ->
     return f"select *\n    from stg_source__{entity}"
 
 
+def evolved(source_name: str, table: str, of: str | None = None) -> str:
+    """Usually nothing."""
+    return ""
+
+
 def marketplace(source_name: str) -> str:
     """A literal."""
     return f"'{source_name}'"

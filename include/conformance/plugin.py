@@ -14,6 +14,7 @@ import pytest
 from include.conformance.harness import Harness
 
 SUITE = Path(__file__).with_name("suite.py")
+HARNESSES = pytest.StashKey[dict[str, Harness]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """With the option alone, the suite is what runs; with files beside it, it runs too."""
-    if config.getoption("emporium_connector"):
+    named = config.getoption("emporium_connector")
+    config.stash[HARNESSES] = {one: _harness(one) for one in named}
+    if named:
         is_asked = config.args_source is pytest.Config.ArgsSource.ARGS
         config.args = [*(config.args if is_asked else []), str(SUITE)]
 
@@ -37,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test of the suite runs once a harness."""
     if "harness" in metafunc.fixturenames and metafunc.module.__name__.endswith("conformance.suite"):
-        named = metafunc.config.getoption("emporium_connector")
-        metafunc.parametrize("harness", [_harness(one) for one in named], ids=named, scope="module")
+        found = metafunc.config.stash[HARNESSES]
+        metafunc.parametrize("harness", list(found.values()), ids=list(found), scope="module")
 
 
 def _harness(named: str) -> Harness:

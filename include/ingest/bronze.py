@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 import numpy as np
@@ -72,13 +72,16 @@ def _by_hand(source: str) -> str:
     )
 
 
-def replace(source: str, name: str, entity: Entity, rows: pa.Table, first: date, last: date) -> None:
-    """Replace the days ``first``..``last`` by ``rows``, in one commit; rows of other days are an error.
+def replace(source: str, name: str, entity: Entity, rows: pa.Table, first: date, last: date) -> dict[date, str]:
+    """Replace the days ``first``..``last`` by ``rows``, in one commit; returns the batch of every day with rows.
 
-    ``rows`` has the columns of ``schema(entity)`` and may have more. They are stored by day, file and line, each day
-    with the digest of its content as ``_batch``.
+    ``rows`` has the columns of ``schema(entity)`` and may have more; rows of other days are an error. They are stored
+    by day, file and line, each day with the digest of its content as ``_batch``.
     """
-    lake.replace_days(ensure(source, name, entity), identified(rows), DAY, MONTH, first, last)
+    stored_rows = identified(rows)
+    lake.replace_days(ensure(source, name, entity), stored_rows, DAY, MONTH, first, last)
+    days = stored_rows.group_by(DAY).aggregate([(BATCH, "min")])
+    return dict(zip(days[DAY].to_pylist(), days[f"{BATCH}_min"].to_pylist(), strict=True))
 
 
 def identified(rows: pa.Table) -> pa.Table:
@@ -178,14 +181,27 @@ def read(source: str, name: str, entity: Entity, first: date, last: date) -> pa.
 
 
 def pieces(
-    source: str, name: str, entity: Entity, first: date, last: date, n_rows: int = PIECE_ROWS
+    source: str,
+    name: str,
+    entity: Entity,
+    first: date,
+    last: date,
+    n_rows: int = PIECE_ROWS,
+    also: Sequence[str] = (),
+    file: str | None = None,
 ) -> Iterator[pa.Table]:
-    """As ``read``, about ``n_rows`` at a time: a day may be spread over pieces, each sorted in itself."""
+    """As ``read``, about ``n_rows`` at a time: a day may be spread over pieces, each sorted in itself.
+
+    ``also`` are further columns of strings (``include.ingest.drift``); ``file`` takes the rows of one file alone.
+    """
     table = lake.opened(uri(source, name), PARTITION_BY, by_hand=_by_hand(source))
     wanted = schema(entity)
+    for column in also:
+        wanted = wanted.append(pa.field(column, pa.string()))
+    filters = _days(first, last) + ([("_file", "==", file)] if file else [])
     held: list[pa.Table] = []
     n_held = 0
-    for piece in lake.scan(table, _days(first, last)) if table is not None else ():
+    for piece in lake.scan(table, filters) if table is not None else ():
         held.append(_as(piece, wanted))
         n_held += piece.num_rows
         if n_held >= n_rows:

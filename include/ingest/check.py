@@ -178,7 +178,8 @@ def _compare(report: EntityReport, entity: Entity, found: list[Found]) -> None:
             report.lines.append(Line("extra", "", one.name, one.type, "name it, or list it under `ignore`"))
     if missing := [line.of for line in report.lines if line.state == "missing"]:
         report.problems.append(
-            f"{report.name}: the source lacks {', '.join(missing)}: correct `from`, remove the column, or say `optional: true`"
+            f"{report.name}: the source lacks {', '.join(missing)}: "
+            "correct `from`, remove the column, or say `optional: true`"
         )
 
 

@@ -20,8 +20,10 @@ from include.ingest.connectors import Batch, Connector, SourceError, connector
 from include.ingest.pseudonym import mask_emails, pseudonyms
 from include.ingest.replay import times
 from include.ingest.sources import Column, Entity, Source
+from include.ingest.types import in_utc
 
-NO_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$"
+DAY = np.timedelta64(1, "D")
+TICK = np.timedelta64(1, "us")
 NOT_DELETED = ["", "0", "f", "false", "n", "no"]
 
 
@@ -46,6 +48,8 @@ class Extract:
     broken: list[Broken]
     unnamed: tuple[str, ...] = ()
     """Columns that the source has and the YAML neither names nor ignores."""
+    seen_on: dict[str, date] | None = None
+    """Each of them with the first day whose rows came with it; None where no columns were seen at all."""
     extra: pa.Table | None = None
     """Values of unnamed columns where the connector read them: strings, e-mails masked, row for row with ``rows``."""
 
@@ -89,7 +93,7 @@ def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
     columns: dict[str, Any] = {}
     for name, column in entity.columns.items():
         if named[name] in table.column_names:
-            columns[name] = _cleaned(source, column, table.column(named[name]).cast(pa.string()).combine_chunks())
+            columns[name] = cleaned(source, column, table.column(named[name]).cast(pa.string()).combine_chunks())
         elif column.optional or is_listed:
             columns[name] = pa.nulls(n, pa.string())
         else:
@@ -129,16 +133,19 @@ def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
         inside = pa.array(is_in)
         rows, values = rows.filter(inside), values.filter(inside) if values is not None else None
         broken = [one for one in broken if first <= one.partition_on <= last]
-    return Extract(batch.entity, rows, broken, unnamed, values)
+    since = pc.min(rows["partition_on"]).as_py() or first
+    seen_on = dict.fromkeys(unnamed, since) if n or batch.columns else None
+    return Extract(batch.entity, rows, broken, unnamed, seen_on, values)
 
 
 def _strings(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows of dicts as strings: text as it is, null and "" as null, everything else as JSON spells it."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in names})
+    return pa.table({name: pa.array([text_of(row.get(name)) for row in rows], pa.string()) for name in names})
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
+    """A value as bronze holds it."""
     if value is None or value == "":
         return None
     if isinstance(value, str):
@@ -150,37 +157,30 @@ def _first(file: str | Sequence[str]) -> str:
     return file if isinstance(file, str) else next(iter(file), "the batch")
 
 
-def _cleaned(source: Source, column: Column, values: pa.Array) -> pa.Array | pa.ChunkedArray:
+def cleaned(source: Source, column: Column, values: pa.Array) -> pa.Array | pa.ChunkedArray:
+    """A column's values as bronze keeps them: unescaped, in UTC, folded, pseudonymised, e-mails masked."""
     if column.unescape == "html" and pc.any(pc.match_substring(values, "&")).as_py():
         encoded = values.dictionary_encode()
         plain = [None if one is None else html.unescape(one) for one in encoded.dictionary.to_pylist()]
         values = pa.array(plain, pa.string()).take(encoded.indices)
-    if column.type == "timestamptz" and source.time_zone != "UTC":
-        values = _in_utc(values, source.time_zone)
+    if column.type == "timestamptz":
+        values = in_utc(values, source.time_zone)
     if column.upper:
         values = pc.utf8_upper(values)
     return pseudonyms(column.pseudonym, values) if column.pseudonym else mask_emails(values)
-
-
-def _in_utc(values: pa.Array, zone: str) -> pa.Array:
-    """Local times without a zone as UTC; whatever else stays as it is.
-
-    An hour that the clock shows twice is taken as the second one, an hour that it skips as the one after.
-    """
-    is_local = pc.fill_null(pc.match_substring_regex(values, NO_ZONE), False)
-    local = pd.to_datetime(pc.if_else(is_local, values, None).to_pandas(), format="ISO8601", errors="coerce")
-    moments = local.dt.tz_localize(zone, ambiguous=np.zeros(len(local), bool), nonexistent="shift_forward")
-    texts = pa.array(moments.dt.tz_convert("UTC").dt.strftime("%Y-%m-%d %H:%M:%S.%fZ"), pa.string(), from_pandas=True)
-    return pc.coalesce(texts, values)
 
 
 def _times(entity: Entity, batch: Batch, columns: dict[str, Any], n: int, last: date) -> tuple[np.ndarray, np.ndarray]:
     """(known_at, partition_on). A row that does not say when it became known, became known on the last day."""
     known_at = batch.known_at
     cursor = batch.cursor or entity.cursor
-    if known_at is None and cursor and batch.partition_on is None:
+    if known_at is None and cursor:
         column = columns[cursor]
         known_at = times(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+        if batch.partition_on is not None:
+            # What a day brings became known on that day, whatever its clock says.
+            start = batch.partition_on.astype("datetime64[us]")
+            known_at = np.clip(known_at, start, start + DAY - TICK)
     partition_on = batch.partition_on
     if partition_on is None:
         if known_at is None:
@@ -198,8 +198,12 @@ def _deleted(entity: Entity, batch: Batch, columns: dict[str, Any], n: int) -> p
         return pa.array(batch.deleted, pa.bool_())
     if entity.deletes is None or entity.deletes.column is None:
         return pa.array(np.zeros(n, bool))
-    values = pc.utf8_lower(pc.fill_null(columns[entity.deletes.column], ""))
-    return pc.invert(pc.is_in(values, pa.array(NOT_DELETED)))
+    return is_deleted(columns[entity.deletes.column])
+
+
+def is_deleted(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether values of a tombstone column (a time, a date, or true) say that the row is gone."""
+    return pc.invert(pc.is_in(pc.utf8_lower(pc.fill_null(values, "")), pa.array(NOT_DELETED)))
 
 
 def _together(name: str, entity: Entity, pieces: list[Extract]) -> Extract:
@@ -218,4 +222,6 @@ def _together(name: str, entity: Entity, pieces: list[Extract]) -> Extract:
             for one in pieces
         ]
         extra = pa.concat_tables(filled, promote_options="default")
-    return Extract(name, rows, [item for one in pieces for item in one.broken], unnamed, extra)
+    looked = [one.seen_on for one in pieces if one.seen_on is not None]
+    seen_on = {column: min(one[column] for one in looked if column in one) for column in unnamed} if looked else None
+    return Extract(name, rows, [item for one in pieces for item in one.broken], unnamed, seen_on, extra)

@@ -1,4 +1,4 @@
-"""Land: a source's rows of D0..D into bronze, one Delta partition per business day."""
+"""Land: a source's rows of D0..D into bronze, each business day replaced as a whole."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
-from include import lake
 from include.dates import days
 from include.ingest import bronze
 from include.ingest.connectors import Connector, connector
@@ -36,10 +36,11 @@ class Landed:
 
 
 def land(source: Source, first: date, last: date, data: Path | None = None) -> Iterator[Landed]:
-    """Extract ``first``..``last`` and replace those bronze partitions, entity by entity; yields what each brought.
+    """Extract ``first``..``last`` and replace those days in bronze, entity by entity; yields what each brought.
 
-    All entities are read before the first is written, so a missing file leaves bronze as it was. A landing that
-    is cut off is healed by landing again: until then the day counts as not landed, or as landed with other files.
+    A long range goes in the chunks that the connector names, so that memory holds one of them. All entities of a
+    chunk are read before the first is written, so a missing file leaves bronze as it was. A landing that is cut off
+    is healed by landing again: until then its days count as not landed, or as landed with another batch.
     """
     with connector(source, data) as reader:
         for chunk in reader.chunks(first, last):
@@ -60,8 +61,8 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
             if reader.is_snapshot(one.entity):
                 one, taken = _not_seen_since(conn, source, one, range_of_days)
             _quarantine(conn, source, one, first, last)
-            lake.replace_partition(bronze.uri(source.source, one.entity), one.rows, "partition_on", taken)
-            _record(conn, source, one, taken)
+            batches = _replace(source, one, taken)
+            _record(conn, source, one, taken, batches)
             seconds = extracting + time.monotonic() - started
             yield Landed(one.entity, len(taken), one.rows.num_rows, len(one.broken), seconds)
 
@@ -84,6 +85,20 @@ def _not_seen_since(
         return one, range_of_days
     nothing = replace(one, rows=one.rows.slice(0, 0), extra=one.extra and one.extra.slice(0, 0))
     return nothing, [day for day in range_of_days if day not in there]
+
+
+def _replace(source: Source, one: Extract, taken: list[date]) -> dict[date, str]:
+    """Write bronze; returns the batches of the days. Days that are not in ``taken`` stay as they are."""
+    entity = source.entities[one.entity]
+    if not taken:
+        return {}
+    if (taken[-1] - taken[0]).days + 1 == len(taken):
+        return bronze.replace(source.source, one.entity, entity, one.rows, taken[0], taken[-1])
+    batches: dict[date, str] = {}
+    for day in taken:
+        rows = one.rows.filter(pc.equal(one.rows["partition_on"], pa.scalar(day)))
+        batches |= bronze.replace(source.source, one.entity, entity, rows, day, day)
+    return batches
 
 
 def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: date, last: date) -> None:
@@ -112,9 +127,10 @@ def _row(source: Source, broken: Broken) -> tuple:
     )  # fmt: skip
 
 
-def _record(conn: psycopg.Connection, source: Source, one: Extract, range_of_days: list[date]) -> None:
-    """Which files hold the days now. Rows without files, or files without a row here, mean: land again."""
-    files = bronze.fingerprints(source.source, one.entity)
+def _record(
+    conn: psycopg.Connection, source: Source, one: Extract, range_of_days: list[date], batches: dict[date, str]
+) -> None:
+    """What the days are made of now. A batch in bronze that is not the one in here means: land again."""
     counts = bronze.count_by_day(one.rows)
     broken = Counter(item.partition_on for item in one.broken)
     rows = pa.table(
@@ -123,7 +139,7 @@ def _record(conn: psycopg.Connection, source: Source, one: Extract, range_of_day
             "partition_on": range_of_days,
             "n_rows": [counts.get(day, 0) for day in range_of_days],
             "n_broken": [broken[day] for day in range_of_days],
-            "files": [files.get(day, bronze.NOTHING) for day in range_of_days],
+            "batch": [batches.get(day, bronze.NOTHING) for day in range_of_days],
         }
     )
     table = sql.Identifier(source.raw_schema, "_landed")

@@ -32,85 +32,14 @@ CURSORS = (
 """What columns that say when a row became known are called, the best first."""
 
 TAKEN = {"partition_on", "partition_month", "known_at"}
-RESERVED = set(
-    [
-        "all",
-        "analyse",
-        "analyze",
-        "and",
-        "any",
-        "array",
-        "as",
-        "asc",
-        "asymmetric",
-        "both",
-        "case",
-        "cast",
-        "check",
-        "collate",
-        "column",
-        "constraint",
-        "create",
-        "current_date",
-        "current_time",
-        "current_timestamp",
-        "current_user",
-        "default",
-        "deferrable",
-        "desc",
-        "distinct",
-        "do",
-        "else",
-        "end",
-        "except",
-        "false",
-        "fetch",
-        "for",
-        "foreign",
-        "from",
-        "grant",
-        "group",
-        "having",
-        "in",
-        "initially",
-        "intersect",
-        "into",
-        "lateral",
-        "leading",
-        "limit",
-        "localtime",
-        "localtimestamp",
-        "not",
-        "null",
-        "offset",
-        "on",
-        "only",
-        "or",
-        "order",
-        "placing",
-        "primary",
-        "references",
-        "returning",
-        "select",
-        "session_user",
-        "some",
-        "symmetric",
-        "table",
-        "then",
-        "to",
-        "trailing",
-        "true",
-        "union",
-        "unique",
-        "user",
-        "using",
-        "variadic",
-        "when",
-        "where",
-        "window",
-        "with",
-    ]
-)
+_RESERVED = """
+all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create current_date
+current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign
+from grant group having in initially intersect into lateral leading limit localtime localtimestamp not null offset on
+only or order placing primary references returning select session_user some symmetric table then to trailing true union
+unique user using variadic when where window with
+"""
+RESERVED = set(_RESERVED.split())
 """Postgres's reserved words, which a staging model could not name."""
 
 
@@ -215,7 +144,7 @@ def _proposals(head: Mapping[str, Any], wanted: Mapping[str, str], data: Path | 
         for table, columns in found.items():
             if wanted and table not in names and table not in wanted:
                 continue
-            name = names.get(table, snake(table))
+            name = names.get(table) or _entity_name(table, head["source"])
             read = {"path": wanted[name]} if "path" in reader.Read.model_fields else reader.proposed(table)
             one = _proposal(name, read, columns)
             if not one.key:
@@ -226,6 +155,12 @@ def _proposals(head: Mapping[str, Any], wanted: Mapping[str, str], data: Path | 
                 made.todo.append(f"{name} has no time of change: it is read whole every night (snapshot)")
             found_in_all.append(one)
     return found_in_all
+
+
+def _entity_name(table: str, source: str) -> str:
+    # What a file is called without its day; a file that is called by its day alone is all that the source has.
+    plain = re.sub(r"\{\w+\}", "", table).strip("-_. ")
+    return snake(plain) if plain else source
 
 
 def _opened(head: Mapping[str, Any], wanted: Mapping[str, str], data: Path | None) -> Connector:
@@ -313,10 +248,8 @@ def _yaml(head: Mapping[str, Any], proposals: Sequence[_Proposal]) -> str:
 
 
 def _declarations(name: str, proposals: Sequence[_Proposal]) -> str:
-    lines = [
-        "version: 2", "", "sources:", f"  - name: {name}", f"    schema: raw_{name}", f"    description: The source {name}.",
-        "    meta: {owner: data platform}", "    tables:",
-    ]  # fmt: skip
+    lines = ["version: 2", "", "sources:", f"  - name: {name}", f"    schema: raw_{name}"]
+    lines += [f"    description: The source {name}.", "    meta: {owner: data platform}", "    tables:"]
     for one in proposals:
         lines += [f"      - name: {one.name}", f"        description: Key {', '.join(one.key)}."]
     lines += ["", "models:"]

@@ -85,6 +85,7 @@ class Deletes(_Strict):
     by: Literal["column", "keys"]
     column: str | None = None
     every_days: int = Field(7, ge=1)
+    max_share: float = Field(0.2, gt=0, le=1, description="keys: stop when more of the known keys than this are gone.")
 
     @model_validator(mode="after")
     def _complete(self) -> Deletes:

@@ -57,10 +57,12 @@ def prepare() -> list[str]:
                 sql.SQL(
                     """create table if not exists {}._landed (
                          entity text, partition_on date, n_rows bigint not null, n_broken bigint not null,
-                         files text not null, landed_at timestamptz not null default now(),
+                         batch text not null, landed_at timestamptz not null default now(),
                          primary key (entity, partition_on))"""
                 ).format(schema)
             )
+            _rename_files(conn, source)
+            conn.execute(sql.SQL("alter table {}._landed add column if not exists unnamed text[]").format(schema))
             for name in source.entities:
                 _make_quarantine(conn, name)
             for name, entity in source.raw_entities.items():
@@ -71,6 +73,16 @@ def prepare() -> list[str]:
                 made.append(f"{source.raw_schema}.sessions")
             conn.execute(sql.SQL("grant select on all tables in schema {} to transformer").format(schema))
     return made
+
+
+def _rename_files(conn: psycopg.Connection, source: Source) -> None:
+    """An earlier Emporium named a batch by its files: such days are no longer what was landed, and are landed again."""
+    if conn.execute(
+        "select 1 from pg_attribute where attrelid = to_regclass(%s) and attname = 'files' and not attisdropped",
+        (f"{source.raw_schema}._landed",),
+    ).fetchone():
+        table = sql.Identifier(source.raw_schema, "_landed")
+        conn.execute(sql.SQL("alter table {} rename column files to batch").format(table))
 
 
 def columns(entity: Entity) -> dict[str, str]:
@@ -145,9 +157,18 @@ def _make_quarantine(conn: psycopg.Connection, name: str) -> None:
                  partition_on date not null,
                  rules text[] not null,
                  quarantined_at timestamptz not null default now(),
+                 columns text[] not null default '{{}}',
+                 original text,
+                 is_mended boolean not null default false,
                  primary key (source, partition_on, file, line))"""
         ).format(sql.Identifier(name))
     )
+    for column in ("columns text[] not null default '{}'", "original text", "is_mended boolean not null default false"):
+        conn.execute(
+            sql.SQL("alter table quarantine.{} add column if not exists {}").format(
+                sql.Identifier(name), sql.SQL(column)
+            )
+        )
 
 
 LINE_PARSES = "line_parses"
@@ -160,20 +181,20 @@ def lock(conn: psycopg.Connection, source: Source) -> None:
 
 
 def landed(conn: psycopg.Connection, source: Source, days: Sequence[date]) -> dict[tuple[str, date], tuple[int, str]]:
-    """(entity, day) -> (rows, files) as landed, for all ``days``.
+    """(entity, day) -> (rows, batch) as landed, for all ``days``.
 
     ``RuntimeError`` when a day was never landed.
     """
     try:
         rows = conn.execute(
-            sql.SQL("select entity, partition_on, n_rows, files from {} where partition_on between %s and %s").format(
+            sql.SQL("select entity, partition_on, n_rows, batch from {} where partition_on between %s and %s").format(
                 sql.Identifier(source.raw_schema, "_landed")
             ),
             (days[0], days[-1]),
         ).fetchall()
     except psycopg.errors.UndefinedTable as error:
         raise RuntimeError("The raw tables are missing: run python -m include.ingest prepare first.") from error
-    found = {(entity, day): (n_rows, files) for entity, day, n_rows, files in rows}
+    found = {(entity, day): (n_rows, batch) for entity, day, n_rows, batch in rows}
     for day in days:
         for name in source.entities:
             if (name, day) not in found:

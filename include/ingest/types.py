@@ -20,6 +20,7 @@ PATTERNS = {
     "boolean": r"^((?i:true|t|f|no)|(?i:fal)[sS][eE]|(?i:ye)[sS]|0|1)$",
 }
 INT32 = 2**31
+NO_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$"
 HAS_ZONE = r"(Z|:.*[+-]\d{2}(:?\d{2})?)$"
 
 
@@ -38,6 +39,9 @@ def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.
         typed = pc.cast(shaped, pa.float64()).to_pandas()
         if kind == "integer":
             typed = typed.where((typed >= -INT32) & (typed < INT32))
+        elif kind != "bigint":
+            # Rounded to four places it would have a digit too many.
+            typed = typed.where(typed.abs() < 1e14)
     elif kind == "boolean":
         lower = pc.utf8_lower(shaped)
         typed = pc.is_in(lower, pa.array(["true", "t", "yes", "1"])).to_pandas().astype("boolean")
@@ -54,3 +58,17 @@ def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.
 
 def _joined(values: pa.Array, suffix: str) -> pa.Array:
     return pc.binary_join_element_wise(values, pa.scalar(suffix), "")
+
+
+def in_utc(values: pa.Array, zone: str) -> pa.Array:
+    """Local times without a zone as UTC; whatever else stays as it is.
+
+    An hour that the clock shows twice is taken as the second one, an hour that it skips as the one after.
+    """
+    if zone == "UTC":
+        return values
+    is_local = pc.fill_null(pc.match_substring_regex(values, NO_ZONE), False)
+    local = pd.to_datetime(pc.if_else(is_local, values, None).to_pandas(), format="ISO8601", errors="coerce")
+    moments = local.dt.tz_localize(zone, ambiguous=np.zeros(len(local), bool), nonexistent="shift_forward")
+    texts = pa.array(moments.dt.tz_convert("UTC").dt.strftime("%Y-%m-%d %H:%M:%S.%fZ"), pa.string(), from_pandas=True)
+    return pc.coalesce(texts, values)

@@ -30,7 +30,8 @@ from include.dates import parse_day
 from include.warehouse.core import NotGreenError, hold_green_core
 from include.warehouse.engine import connect
 
-TEXT, DAY, MOMENT, MONEY, COUNT = pa.string(), pa.date32(), pa.timestamp("us", tz="UTC"), pa.float64(), pa.int32()
+TEXT, DAY, MOMENT, MONEY = pa.string(), pa.date32(), pa.timestamp("us", tz="UTC"), pa.float64()
+COUNT, FLAG = pa.int32(), pa.bool_()
 
 TABLES: dict[str, pa.Schema] = {
     "orders": pa.schema(
@@ -45,6 +46,7 @@ TABLES: dict[str, pa.Schema] = {
             ("handed_over_at", MOMENT),
             ("delivered_at", MOMENT),
             ("estimated_delivery_at", MOMENT),
+            ("is_deleted", FLAG),
             ("known_at", MOMENT),
             ("known_on", DAY),
         ]
@@ -60,6 +62,7 @@ TABLES: dict[str, pa.Schema] = {
             ("item_amount", MONEY),
             ("freight_amount", MONEY),
             ("ordered_on", DAY),
+            ("is_deleted", FLAG),
             ("known_at", MOMENT),
             ("known_on", DAY),
         ]
@@ -70,6 +73,7 @@ TABLES: dict[str, pa.Schema] = {
             ("product_id", TEXT),
             ("category", TEXT),
             ("list_price_amount", MONEY),
+            ("is_deleted", FLAG),
             ("known_at", MOMENT),
             ("known_on", DAY),
         ]
@@ -221,7 +225,8 @@ def _read(conn: psycopg.Connection, table: str, schema: pa.Schema, months: list[
         read_options=pyarrow.csv.ReadOptions(column_names=full.names, use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=full, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types=full, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False,
+            true_values=["t"], false_values=["f"],
         ),
     )
 

@@ -15,10 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
+
+from include.dates import start_of
 
 TOKEN = "tok-3f9c1d"
 CLIENT_SECRET = "client-hush-77"
@@ -71,6 +73,9 @@ class Api:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Without these every answer waits 40 ms for an acknowledgement.
+    disable_nagle_algorithm = True
+    wbufsize = -1
     server: Server
 
     def log_message(self, *_: Any) -> None:
@@ -215,7 +220,7 @@ def marketplace(first: date, n_days: int, n_orders: int = 20) -> dict[str, list[
     }
 
     def stamp(day: int, minute: int) -> str:
-        moment = datetime(first.year, first.month, first.day) + timedelta(days=day, minutes=minute)
+        moment = start_of(first) + timedelta(days=day, minutes=minute)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     for at in range(3):

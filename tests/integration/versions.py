@@ -14,13 +14,14 @@ DDL = """
 create table core.version_orders (
   marketplace text, order_id text, customer_id text, ordered_at timestamptz, ordered_on date, status text,
   approved_at timestamptz, handed_over_at timestamptz, delivered_at timestamptz, estimated_delivery_at timestamptz,
-  known_at timestamptz, known_on date);
+  is_deleted boolean default false, known_at timestamptz, known_on date);
 create table core.version_order_items (
   marketplace text, order_id text, order_item_id integer, product_id text, vendor_id text, quantity integer,
-  item_amount numeric(18, 4), freight_amount numeric(18, 4), ordered_on date, known_at timestamptz, known_on date);
+  item_amount numeric(18, 4), freight_amount numeric(18, 4), ordered_on date,
+  is_deleted boolean default false, known_at timestamptz, known_on date);
 create table core.version_products (
-  marketplace text, product_id text, category text, list_price_amount numeric(18, 4), known_at timestamptz,
-  known_on date);
+  marketplace text, product_id text, category text, list_price_amount numeric(18, 4),
+  is_deleted boolean default false, known_at timestamptz, known_on date);
 create table core.version_events (
   marketplace text, event_id text, visitor_id text, customer_id text, event_type text, product_id text,
   event_at timestamptz, known_at timestamptz, known_on date);

@@ -1,28 +1,35 @@
-"""A history dump replayed: one CSV file an entity with the last state of everything, shown as it was known each day."""
+"""A history dump replayed: one file an entity with the last state of everything, shown as it was known each day."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from include.ingest import files, replay
-from include.ingest.connectors.base import Batch, Connector, Options, SourceError
+from include.ingest.connectors.base import Batch, Connector, Found, SourceError
+from include.ingest.infer import infer
 from include.ingest.sources import Entity, Source
+from include.ingest.types import in_utc
 from include.settings import settings
 from include.warehouse.engine import connect
 
 
 class Dump(Connector):
-    """Reads ``<data>/<file>.csv[.gz|.zst]``."""
+    """Reads ``<data>/<file>.<format>[.gz|.zst]``."""
 
     name = "dump"
 
-    class Read(Options):
+    class Connection(files.Written):
+        format: Literal["csv", "jsonl", "parquet"] = "csv"
+
+    class Read(files.Derived):
         file: str
+        """Name without its ending."""
         known: replay.Known
         numbered_within: str | None = None
         """Fill the last key column with the line's position in this column's group."""
@@ -41,10 +48,8 @@ class Dump(Connector):
         for name, read in self.reads.items():
             columns = list(replay.EVENTS) if read.known.by == "order_lifecycle" else [read.known.column or ""]
             if columns != [""]:
-                wanted = self.source.entities[name].source_columns
-                path = self._path(name)
-                lines = files.read_csv(path, {column: wanted[column] for column in columns}, path.name)
-                found += [replay.times(pa.array(lines.columns[column], pa.string())) for column in columns]
+                view = self._named(name, self._rows(name).table)
+                found += [replay.times(view.column(column).combine_chunks()) for column in columns]
         moments = np.concatenate(found)
         moments = moments[~np.isnat(moments)]
         if not len(moments):
@@ -52,54 +57,69 @@ class Dump(Connector):
         return moments.min().astype("datetime64[D]").item(), moments.max().astype("datetime64[D]").item()
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
-        lines: dict[str, files.Lines] = {}
-        tables: dict[str, pa.Table] = {}
-        for name in self.source.entities:
-            path = self._path(name)
-            lines[name] = files.read_csv(path, self._wanted(name), path.name)
-            tables[name] = pa.table(
-                {column: pa.array(values, pa.string()) for column, values in lines[name].columns.items()}
-            )
-        known = replay.known_times({name: read.known for name, read in self.reads.items()}, tables)
+        dump = {name: self._rows(name) for name in self.source.entities}
+        views = {name: self._named(name, rows.table) for name, rows in dump.items()}
+        known = replay.known_times({name: read.known for name, read in self.reads.items()}, views)
         for name, entity in self.source.entities.items():
-            read, table, of = self.reads[name], tables[name], lines[name]
+            read, of, table = self.reads[name], dump[name], dump[name].table
             if read.known.by == "first_day" and len(table):
-                day = _catalogue_day(self.source, name, known[name][0], first)
+                day = catalogue_day(self.source, name, known[name][0], first)
                 known[name][:] = np.datetime64(day, "us")
             if read.numbered_within:
-                numbers = replay.numbered(table, table.column_names, read.numbered_within)
-                table = table.append_column(entity.key[-1], pa.array(numbers, pa.string()))
+                numbers = replay.numbered(views[name], views[name].column_names, read.numbered_within)
+                table = table.append_column(entity.source_columns[entity.key[-1]], pa.array(numbers, pa.string()))
             if read.known.by == "order_lifecycle":
                 taken, known_at, rows = replay.order_versions(table, known[name], first, last)
             else:
                 taken, known_at, rows = replay.take_known(table, known[name], first, last)
             yield Batch(
                 name,
-                taken.rename_columns([entity.source_columns[column] for column in taken.column_names]),
+                taken,
                 file=self._path(name).name,
-                line=np.array(of.numbers, "int64")[rows],
+                line=of.line[rows],
                 known_at=known_at,
                 errors=[of.errors[row] for row in rows.tolist()],
                 broken={at: of.broken[row] for at, row in enumerate(rows.tolist()) if row in of.broken},
-                columns=of.header,
+                columns=of.columns,
             )
 
-    def _wanted(self, name: str) -> dict[str, str]:
-        """Raw name -> name in the file, without the column that is numbered here."""
+    def discover(self) -> dict[str, list[Found]]:
+        """From the first rows of each entity's file."""
+        found = {}
+        for name in self.source.entities:
+            reader = files.READERS[self.connection.format]
+            some = reader(self._path(name), files.Wanted([], ()), self.connection.dialect).table
+            some = some.slice(0, files.N_SAMPLED)
+            found[name] = infer({of: some.column(of).to_pylist() for of in some.column_names})
+        return found
+
+    def _rows(self, name: str) -> files.Rows:
+        entity, read = self.source.entities[name], self.reads[name]
+        numbered = [entity.source_columns[entity.key[-1]]] if read.numbered_within else []
+        return files.read_file(
+            self._path(name), self.connection.format, entity, read, self.connection.dialect, numbered
+        )
+
+    def _named(self, name: str, table: pa.Table) -> pa.Table:
+        """The columns that the YAML names, by their raw names, times in UTC."""
         entity = self.source.entities[name]
-        made = {entity.key[-1]} if self.reads[name].numbered_within else set()
-        return {column: of for column, of in entity.source_columns.items() if column not in made}
+        found = {}
+        for column, of in entity.source_columns.items():
+            if of in table.column_names:
+                values = table.column(of).combine_chunks()
+                is_time = entity.columns[column].type == "timestamptz"
+                found[column] = in_utc(values, self.source.time_zone) if is_time else values
+        return pa.table(found)
 
     def _path(self, name: str) -> Path:
         folder = self.data or settings().data
         if folder is None:
-            raise FileNotFoundError(f"Say where the files of {self.source.source} are: --data FOLDER or EMPORIUM_DATA.")
-        return files.find(
-            folder, f"{self.reads[name].file}.csv", hint=f"It belongs to the source {self.source.source}."
-        )
+            raise SourceError(f"Say where the files of {self.source.source} are: --data FOLDER or EMPORIUM_DATA.")
+        file = f"{self.reads[name].file}.{self.connection.format}"
+        return files.find(folder, file, hint=f"It belongs to the source {self.source.source}.")
 
 
-def _catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
+def catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
     """The day on which catalogue data are known: the first that was loaded, else the first that now is.
 
     A load that begins after the dump does (``--from``) has to bring the catalogue too; once loaded it keeps its day,

@@ -35,7 +35,7 @@ from include.ingest.connectors.base import Options, SourceError
 from include.secrets import given
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="The name of a secret, not the secret.")]
-Url = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+[^?#\s]*$", description="http(s), no user, no query.")]
+Url = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$", description="http(s), no user, no query.")]
 
 AGAIN = {408, 425, 429}
 """What a client may send again, beside every 5xx."""

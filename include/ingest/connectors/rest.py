@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 from zoneinfo import ZoneInfo
 
@@ -26,8 +27,8 @@ from include.ingest.connectors.http import HttpConnection, HttpSession, Number
 from include.ingest.connectors.paging import OverlappingOffset, Pagination, Shifted, Single, at, identified
 from include.ingest.connectors.paging import paginator as paginator_of
 from include.ingest.connectors.paging import total as total_of
+from include.ingest.infer import infer
 from include.ingest.sources import Entity, Source
-from include.ingest.types import PATTERNS
 
 if TYPE_CHECKING:
     from dlt.sources.helpers.rest_client import RESTClient
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 CHUNK_DAYS = 31
 N_SAME = 3
 """So many pages alike, one after the other, mean that the API does not page at all."""
-N_SAMPLES = 5
 
 
 class Window(Options):
@@ -111,8 +111,6 @@ class Rest(Connector):
     @classmethod
     def check_entity(cls, name: str, entity: Entity, source: Source) -> None:
         read = cls.Read.model_validate(entity.read)
-        if not entity.cursor:
-            raise ValueError(f"entities.{name}: type rest needs `cursor`, the column that says when a row changed")
         if read.parent and not read.records:
             raise ValueError(f"entities.{name}.read.parent goes with `records`")
         if lacking := set(read.parent) - set(entity.source_columns.values()):
@@ -138,6 +136,9 @@ class Rest(Connector):
             yield first, end
             first = end + timedelta(days=1)
 
+    def is_snapshot(self, entity: str) -> bool:
+        return self.source.entities[entity].cursor is None
+
     def read(self, first: date, last: date) -> Iterator[Batch]:
         for request, names in self._requests().items():
             window = request.window.params(first, last, self.source.time_zone) if request.window else {}
@@ -158,7 +159,8 @@ class Rest(Connector):
         for request, names in self._requests().items():
             records = next(self._pages(request, {}, None))
             for name in names:
-                found[name] = _found(self._flat(name, records), self.source.entities[name])
+                rows, _ = self._rows(name, records)
+                found[name] = infer({one: [row.get(one) for row in rows] for one in dict.fromkeys(chain(*rows))})
         return found
 
     # --- asking ----------------------------------------------------------------------------------
@@ -210,8 +212,11 @@ class Rest(Connector):
         )
 
     def _pages(self, request: _Request, window: dict[str, str], identity: list[str] | None) -> Iterator[list[Any]]:
+        from dlt.common import jsonpath
+
         client = self._client
         how = request.pagination
+        selector = jsonpath.compile_path(request.data)
         paginator = paginator_of(how, identity)
         where = f"{self.source.source}: {request.path}"
         asked: set[tuple] = set()
@@ -219,7 +224,7 @@ class Rest(Connector):
         distinct: set[str] = set()
         n_alike, last_body = 0, None
         pages = client.paginate(
-            request.path, params={**dict(request.params), **window}, paginator=paginator, data_selector=request.data,
+            request.path, params={**dict(request.params), **window}, paginator=paginator, data_selector=selector,
             hooks={"response": []},
         )  # fmt: skip
         while True:
@@ -234,7 +239,9 @@ class Rest(Connector):
                 raise SourceError(f"{where} does not page as `pagination: {{by: {how.by}}}` says.") from (
                     None if isinstance(error, ValueError) else error
                 )
-            self._check_data(request, page.response.json())
+            if not jsonpath.find_values(selector, payload := page.response.json()):
+                has = ", ".join(sorted(payload)) if isinstance(payload, dict) else "a list"
+                raise SourceError(f"{where}: the answer has no {request.data} (`data` in the YAML); it has: {has}.")
             body = page.response.content
             n_alike = n_alike + 1 if body == last_body and len(page) else 0
             last_body = body
@@ -242,7 +249,7 @@ class Rest(Connector):
                 raise SourceError(f"{where} answers the same page again and again: it ignores {how.by}, or never ends.")
             records = list(page)[paginator.n_known if isinstance(paginator, OverlappingOffset) else 0 :]
             if getattr(how, "total", None):
-                totals.append(total_of(how.total, page.response.json()))
+                totals.append(total_of(how.total, payload))
                 distinct.update(_spelled(identified(record, identity)) for record in records)
             params: Any = page.request.params or {}
             following = (page.request.url, tuple(sorted((name, str(value)) for name, value in params.items())))
@@ -252,16 +259,6 @@ class Rest(Connector):
             yield records
         if totals and (len(set(totals)) > 1 or len(distinct) < totals[-1]):
             raise Shifted
-
-    def _check_data(self, request: _Request, payload: Any) -> None:
-        from dlt.common import jsonpath
-
-        if not jsonpath.find_values(request.data, payload):
-            has = ", ".join(sorted(payload)) if isinstance(payload, dict) else "a list"
-            raise SourceError(
-                f"{self.source.source}: the answer of {request.path} has no {request.data} "
-                f"(`data` in the YAML); it has: {has}."
-            )
 
     # --- from records to rows --------------------------------------------------------------------
 
@@ -385,49 +382,3 @@ def _unfit(row: dict[str, str | None]) -> str | None:
     except UnicodeEncodeError:
         return "not UTF-8 text"
     return None
-
-
-def _found(rows: Iterator[Any], entity: Entity) -> list[Found]:
-    values: dict[str, list[Any]] = {}
-    n_rows = 0
-    for row in rows:
-        if isinstance(row, dict):
-            n_rows += 1
-            for name, value in row.items():
-                if value not in (None, ""):
-                    values.setdefault(name, []).append(value)
-                else:
-                    values.setdefault(name, [])
-    keys = {entity.source_columns[key] for key in entity.key}
-    return [
-        Found(
-            name,
-            _kind(seen),
-            is_nullable=len(seen) < n_rows,
-            is_key=name in keys,
-            samples=tuple(_text(value) or "" for value in seen[:N_SAMPLES]),
-        )
-        for name, seen in values.items()
-    ]
-
-
-def _kind(values: list[Any]) -> str:
-    """The narrowest column type that holds all values. Digits in quotes are a name, not a number."""
-    if not values:
-        return "text"
-    if all(isinstance(value, bool) for value in values):
-        return "boolean"
-    texts = [value for value in values if isinstance(value, str)]
-    if len(texts) < len(values):
-        return "text"
-    kinds = ["date", "timestamptz"]
-    if all(isinstance(value, Number) for value in values):
-        kinds = ["integer", "bigint", "numeric(18,4)"]
-    elif all(re.fullmatch(r"-?(0|[1-9]\d*)\.\d+", value) for value in texts):
-        kinds = ["numeric(18,4)"]
-    for kind in kinds:
-        if all(re.search(PATTERNS[kind], value) for value in texts) and not (
-            kind == "integer" and any(abs(int(value)) >= 2**31 for value in texts)
-        ):
-            return kind
-    return "text"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -76,10 +76,19 @@ class Sql(Connector):
         def _one_way(self) -> Sql.Connection:
             if bool(self.dsn_secret) == bool(self.database and self.role) or bool(self.database) != bool(self.role):
                 raise ValueError("give `dsn_secret`, or `database` and `role` of our own Postgres")
-            for name, value in self.names.items():
+            for name in self.names:
+                try:
+                    value = self.filled(f"{{{name}}}")
+                except KeyError as error:
+                    raise ValueError(f"names.{name}: {error} is not among connection.names") from None
                 if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*|", value):
                     raise ValueError(f"names.{name}: {value!r} is not the name of a table or column")
             return self
+
+        def filled(self, text: str) -> str:
+            """``text`` with names for its {placeholders}; a name may use another."""
+            once = PLACEHOLDER.sub(lambda found: self.names[found.group(1)], text)
+            return PLACEHOLDER.sub(lambda found: self.names[found.group(1)], once)
 
     class Read(Options):
         table: str | None = None
@@ -132,13 +141,7 @@ class Sql(Connector):
         if first < last:
             for name in self.source.entities:
                 self._count(name, counts)
-        begin, total = first, 0
-        for day, n in counts.items():
-            if total and total + n > CHUNK_ROWS:
-                yield begin, day - timedelta(days=1)
-                begin, total = day, 0
-            total += n
-        yield begin, last
+        yield from cut(counts)
 
     def _count(self, name: str, counts: dict[date, int]) -> None:
         """Add an entity's rows per day; by the source's own clock, which is near enough to share out the work."""
@@ -280,7 +283,7 @@ class Sql(Connector):
         read, engine, schema = self.reads[name], self._engine(), self.connection.schema_name
         rows: sa.FromClause
         if read.table:
-            label = self._filled(read.table)
+            label = self.connection.filled(read.table)
             if not sa.inspect(engine).has_table(label, schema=schema):
                 if read.optional:
                     return None
@@ -289,13 +292,13 @@ class Sql(Connector):
             label = f"{schema or engine.url.database}.{label}"
         else:
             label = f"{schema or engine.url.database}.{name}"
-            rows = sa.text(self._filled(read.query)).columns().subquery("source_rows")
+            rows = sa.text(self.connection.filled(read.query)).columns().subquery("source_rows")
         with engine.connect() as connection:
             found = connection.execute(sa.select(sa.text("*")).select_from(rows).where(sa.false()))
             columns = {one[0]: self._kind(one[1]) for one in found.cursor.description}
-        text = self._filled(read.table or read.query)
+        text = self.connection.filled(read.table or read.query)
         if read.table:
-            rows = sa.table(self._filled(read.table), *map(sa.column, columns), schema=schema)
+            rows = sa.table(self.connection.filled(read.table), *map(sa.column, columns), schema=schema)
         else:
             rows = sa.text(text).columns(*map(sa.column, columns)).subquery("source_rows")
         return _Shape(rows, columns, label, self._hints(text))
@@ -318,9 +321,6 @@ class Sql(Connector):
             words = set(re.findall(r"[\w$]+", text))
             return ("SQL_BUFFER_RESULT",) if words & set(slow) else ()
 
-    def _filled(self, text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: self.connection.names[found.group(1)], text)
-
     def keys(self, entity: str) -> pa.Table:
         shape = self._shape(entity)
         names = {self.source.entities[entity].source_columns[one]: one for one in self.source.entities[entity].key}
@@ -332,7 +332,7 @@ class Sql(Connector):
     def discover(self) -> dict[str, list[Found]]:
         """Table (or the entity that reads it) -> columns, with a few samples; none of columns that look secret."""
         schema = self.connection.schema_name
-        entities = {self._filled(read.table): name for name, read in self.reads.items() if read.table}
+        entities = {self.connection.filled(read.table): name for name, read in self.reads.items() if read.table}
         found: dict[str, list[Found]] = {}
         try:
             inspector = sa.inspect(self._engine())
@@ -425,6 +425,18 @@ class Sql(Connector):
         for secret in {self._password, quote(self._password, safe="")} - {""}:
             text = text.replace(secret, "***")
         return text.splitlines()[0] if text else type(error).__name__
+
+
+def cut(counts: Mapping[date, int]) -> Iterator[tuple[date, date]]:
+    """Ranges of consecutive days that hold at most ``CHUNK_ROWS`` rows; a day with more has one with empty days."""
+    begin = end = next(iter(counts))
+    total = 0
+    for day, n in counts.items():
+        if n and total and total + n > CHUNK_ROWS:
+            yield begin, end
+            begin, total = day, 0
+        end, total = day, total + n
+    yield begin, end
 
 
 def _begin_mysql(connection: Any, _record: Any) -> None:

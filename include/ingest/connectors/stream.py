@@ -73,18 +73,10 @@ class Stream(Connector):
 
     @classmethod
     def check_entity(cls, name: str, entity: Entity, source: Source) -> None:
-        lacking = [
-            what
-            for what, is_used in {
-                "rules (say it with the rules of the columns)": bool(entity.rules),
-                "deletes": entity.deletes is not None,
-                "unescape": any(one.unescape for one in entity.columns.values()),
-                "a time_zone": source.time_zone != "UTC",
-            }.items()
-            if is_used
-        ]
-        if lacking:
-            raise ValueError(f"entities.{name}: a stream does not take {', '.join(lacking)}")
+        if entity.rules:
+            raise ValueError(f"entities.{name}.rules: a stream keeps the rules of its columns only")
+        if entity.deletes:
+            raise ValueError(f"entities.{name}.deletes: what a stream said is not taken back")
 
     @property
     def folder(self) -> Path:

@@ -15,12 +15,12 @@ KEYS = {
     "orders": ("marketplace", "order_id"),
     "order_items": ("marketplace", "order_id", "order_item_id"),
     "products": ("marketplace", "product_id"),
-    "events": ("marketplace", "event_id"),
+    "events": ("source", "visitor_id", "event_on", "event_id"),
 }
 
 
 def known(versions: list[Row], table: str, as_of: date) -> list[Row]:
-    """The newest version of every key among those known by ``as_of``."""
+    """The newest version of every key among those known by ``as_of``; nothing of a key that is deleted by then."""
     newest: dict[tuple, Row] = {}
     for row in versions:
         if row["known_on"] > as_of:
@@ -29,7 +29,7 @@ def known(versions: list[Row], table: str, as_of: date) -> list[Row]:
         best = newest.get(key)
         if best is None or (row["known_at"], row["known_on"]) > (best["known_at"], best["known_on"]):
             newest[key] = row
-    return list(newest.values())
+    return [row for row in newest.values() if not row.get("is_deleted")]
 
 
 def _age(as_of: date, day: date) -> int:
@@ -54,23 +54,46 @@ def _late(order: Row) -> bool:
 
 
 def visits(events: list[Row], as_of: date) -> list[Row]:
-    """Sessions: by visitor and day, cut at 30 minutes of silence; of the customer who was logged in last."""
+    """Sessions: by visitor and day, cut at 30 minutes of silence and at another campaign."""
     by_visitor = defaultdict(list)
     for event in known(events, "events", as_of):
-        if event["event_at"].date() <= as_of:
-            by_visitor[event["marketplace"], event["visitor_id"], event["event_at"].date()].append(event)
+        if event["event_on"] <= as_of:
+            by_visitor[event["source"], event["visitor_id"], event["event_on"]].append(event)
     found: list[Row] = []
-    for (_, _, day), clicks in by_visitor.items():
-        last = None
-        for event in sorted(clicks, key=lambda row: (row["event_at"], row["event_id"])):
-            if last is None or event["event_at"] - last >= timedelta(minutes=30):
-                found.append({"customer_id": None, "day": day, "view": 0, "cart": 0})
-            last = event["event_at"]
-            if event["customer_id"] is not None:
-                found[-1]["customer_id"] = event["customer_id"]
-            if event["event_type"] in ("view", "cart"):
-                found[-1][event["event_type"]] += 1
+    for (source, visitor, day), clicks in by_visitor.items():
+        clicks.sort(key=lambda row: (row["event_at"], row["event_id"]))
+        last, campaign, of_day = None, None, []
+        for event in clicks:
+            is_other = event["campaign"] is not None and event["campaign"] != campaign
+            if last is None or event["event_at"] - last >= timedelta(minutes=30) or is_other:
+                of_day.append(
+                    {
+                        "source": source, "marketplace": event["marketplace"], "visitor_id": visitor,
+                        "session_on": day, "first": event["event_id"], "started_at": event["event_at"],
+                        "customer_id": None, "campaign": None, "n_events": 0, "view": 0, "cart": 0, "purchase": 0,
+                        "search": 0, "known_at": event["known_at"],
+                    }
+                )  # fmt: skip
+            visit = of_day[-1]
+            last = visit["ended_at"] = event["event_at"]
+            campaign = event["campaign"] or campaign
+            visit["customer_id"] = event["customer_id"] or visit["customer_id"]
+            visit["campaign"] = event["campaign"] or visit["campaign"]
+            visit["known_at"] = max(event["known_at"], visit["known_at"])
+            visit["n_events"] += 1
+            visit[event["event_type"]] += 1
+        for visit in of_day:
+            visit["is_bot"] = _is_bot(clicks)
+        found += of_day
     return found
+
+
+def _is_bot(clicks: list[Row]) -> bool:
+    """A visitor's day: a robot's user agent, over 60 events in less than a minute, over 500 without a cart."""
+    times = [click["event_at"] for click in clicks]
+    in_a_minute = max(sum(timedelta(0) <= other - at < timedelta(minutes=1) for other in times) for at in times)
+    buys = any(click["event_type"] in ("cart", "purchase") for click in clicks)
+    return any(click["is_bot_agent"] for click in clicks) or in_a_minute > 60 or (len(clicks) > 500 and not buys)
 
 
 def user_behavior(
@@ -87,7 +110,8 @@ def user_behavior(
             by_customer[order["customer_id"]].append(order)
     sessions = defaultdict(list)
     for visit in visits(events, as_of):
-        sessions[visit["customer_id"]].append(visit)
+        if not visit["is_bot"]:
+            sessions[visit["customer_id"]].append(visit)
 
     features = {}
     for customer, all_orders in by_customer.items():
@@ -122,11 +146,11 @@ def user_behavior(
             "n_items": len(spent),
             "avg_delivery_days": _mean([_days(o["ordered_at"], o["delivered_at"]) for o in delivered]),
             "n_late_deliveries": sum(_late(o) for o in delivered),
-            "n_sessions_30d": sum(_within(as_of, v["day"], 30) for v in mine),
-            "n_sessions_90d": sum(_within(as_of, v["day"], 90) for v in mine),
-            "n_product_views_30d": sum(v["view"] for v in mine if _within(as_of, v["day"], 30)),
-            "n_cart_adds_30d": sum(v["cart"] for v in mine if _within(as_of, v["day"], 30)),
-            "days_since_last_session": min((_age(as_of, v["day"]) for v in mine), default=None),
+            "n_sessions_30d": sum(_within(as_of, v["session_on"], 30) for v in mine),
+            "n_sessions_90d": sum(_within(as_of, v["session_on"], 90) for v in mine),
+            "n_product_views_30d": sum(v["view"] for v in mine if _within(as_of, v["session_on"], 30)),
+            "n_cart_adds_30d": sum(v["cart"] for v in mine if _within(as_of, v["session_on"], 30)),
+            "days_since_last_session": min((_age(as_of, v["session_on"]) for v in mine), default=None),
             "last_order_on": max(days),
         }
     return features

@@ -3,6 +3,7 @@ from datetime import date, timedelta
 import pytest
 from pyspark.sql import SparkSession
 
+from spark_jobs.sessionise import of_versions, sessions_at_cutoffs
 from spark_jobs.user_behavior import user_behavior
 from tests.unit.spark_jobs import oracle
 from tests.unit.spark_jobs.world import Row, event, frames, item, moment, order, product, random_world
@@ -13,7 +14,8 @@ DAY = date(2025, 3, 10)
 
 def built(spark: SparkSession, cutoffs: list[date], **tables: list[Row]) -> dict[tuple[date, str], Row]:
     made = frames(spark, **tables)
-    rows = user_behavior(made["orders"], made["order_items"], made["products"], made["events"], cutoffs).collect()
+    visits = sessions_at_cutoffs(of_versions(made["events"]), made["events"], cutoffs)
+    rows = user_behavior(made["orders"], made["order_items"], made["products"], visits, cutoffs).collect()
     features = {(row["as_of"], row["customer_id"]): row.asDict() for row in rows}
     assert len(features) == len(rows), "a customer has two rows as of one day"
     return features
@@ -70,6 +72,7 @@ def scenarios(spark: SparkSession) -> dict[tuple[date, str], Row]:
             event("c", moment(DAY, 86_390), customer_id="sue"),
             event("d", moment(DAY, 86_410), customer_id="sue"),
             event("late", morning + 20 * minute, known_on=DAY + 3 * day, customer_id=None),
+            event("crawl", morning, customer_id="cal", visitor_id="crawler", is_bot_agent=True),
         ],
     )
 
@@ -104,6 +107,10 @@ def test_late_event_joins_two_sessions_from_the_day_it_is_known(scenarios: dict[
     assert series(scenarios, "sue", "n_sessions_90d") == [2, 3, 3, 3, 3, 3, 3]
     assert series(scenarios, "sue", "n_sessions_30d") == [2, 3, 3, 3, 3, 3, 0]
     assert series(scenarios, "sue", "days_since_last_session") == [0, 1, 2, 8, 9, 14, 39]
+
+
+def test_bots_that_log_in_have_no_sessions(scenarios: dict[tuple[date, str], Row]) -> None:
+    assert series(scenarios, "cal", "n_sessions_90d") == [0] * len(DAYS)
 
 
 def test_guests_have_no_features(scenarios: dict[tuple[date, str], Row]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from spark_jobs.events import SCHEMA as EVENTS
 from spark_jobs.versions import SCHEMAS
 
 Row = dict[str, Any]
@@ -35,6 +36,7 @@ def order(order_id: str, ordered_on: date, known_on: date | None = None, **value
         "handed_over_at": None,
         "delivered_at": None,
         "estimated_delivery_at": None,
+        "is_deleted": False,
         "known_at": moment(known, 43_200),
         "known_on": known,
         "known_month": known.replace(day=1),
@@ -53,6 +55,7 @@ def item(order_id: str, ordered_on: date, known_on: date | None = None, **values
         "item_amount": 10.0,
         "freight_amount": 1.0,
         "ordered_on": ordered_on,
+        "is_deleted": False,
         "known_at": moment(known, 43_200),
         "known_on": known,
         "known_month": known.replace(day=1),
@@ -65,6 +68,7 @@ def product(product_id: str, known_on: date = START, **values: Any) -> Row:
         "product_id": product_id,
         "category": "drinks",
         "list_price_amount": 10.0,
+        "is_deleted": False,
         "known_at": moment(known_on),
         "known_on": known_on,
         "known_month": known_on.replace(day=1),
@@ -72,15 +76,20 @@ def product(product_id: str, known_on: date = START, **values: Any) -> Row:
 
 
 def event(event_id: str, event_at: datetime, known_on: date | None = None, **values: Any) -> Row:
+    """A version of an event, known with its day's file unless said otherwise."""
     known = known_on or event_at.date()
     return {
+        "source": "clicks",
         "marketplace": "demo_shop",
         "event_id": event_id,
         "visitor_id": "visitor",
         "customer_id": "ann",
         "event_type": "view",
         "product_id": "tea",
+        "campaign": None,
+        "is_bot_agent": False,
         "event_at": event_at,
+        "event_on": event_at.date(),
         "known_at": max(event_at, moment(known)),
         "known_on": known,
         "known_month": known.replace(day=1),
@@ -90,7 +99,7 @@ def event(event_id: str, event_at: datetime, known_on: date | None = None, **val
 def frames(spark: SparkSession, **tables: list[Row]) -> dict[str, DataFrame]:
     """The four tables as frames; those not given are empty."""
     made = {}
-    for table, schema in SCHEMAS.items():
+    for table, schema in (SCHEMAS | {"events": EVENTS}).items():
         names = [part.split()[0] for part in schema.split(", ")]
         rows = [tuple(row[name] for name in names) for row in tables.get(table, [])]
         made[table] = spark.createDataFrame(rows, schema)
@@ -110,6 +119,7 @@ def random_world(seed: int, n_orders: int = 160, n_visits: int = 120, days: int 
             if dice.random() < 0.4:
                 later = first + timedelta(days=dice.randrange(1, 90))
                 world["products"].append(product(f"p{number}", later, marketplace=market, category="moved"))
+            _maybe_deleted(dice, world["products"])
     for number in range(n_orders):
         _random_order(dice, world, str(number % (n_orders - 10)), customers, days)
     _one_version_a_day(world, "orders", ("marketplace", "order_id"))
@@ -122,14 +132,16 @@ def random_world(seed: int, n_orders: int = 160, n_visits: int = 120, days: int 
             known = max(at.date(), late)
             row = event(
                 f"e{number}-{click}", at, known, visitor_id=f"v{dice.randrange(15)}",
-                marketplace=MARKETS[0] if dice.random() < 0.9 else MARKETS[1],
+                source="clicks" if dice.random() < 0.9 else "more_clicks",
                 customer_id=customer if dice.random() < 0.6 else None,
                 event_type=dice.choice(["view", "cart", "search", "purchase"]),
+                campaign=dice.choice([None, None, None, "mail", "ads"]), is_bot_agent=dice.random() < 0.02,
             )  # fmt: skip
             world["events"].append(row)
             if dice.random() < 0.1:
-                again = known + timedelta(days=dice.randrange(1, 50))
-                world["events"].append(row | event(row["event_id"], at, again, event_type="cart", customer_id="ann"))
+                news = event(row["event_id"], at, known + timedelta(days=dice.randrange(1, 50)))
+                late = {name: news[name] for name in ("known_at", "known_on", "known_month")}
+                world["events"].append(row | late | {"event_type": "cart", "customer_id": "ann"})
             at += timedelta(seconds=dice.choice([60, 1799, 1800, 1801, 4000]))
     return world
 
@@ -155,6 +167,7 @@ def _random_order(dice: random.Random, world: World, order_id: str, customers: l
         # Some news arrives days after it happened, and may be overtaken by newer news.
         known_on = known_at.date() + timedelta(days=dice.choice([0, 0, 0, 3, 9]))
         world["orders"].append(state | {"known_on": known_on, "known_month": known_on.replace(day=1)})
+    _maybe_deleted(dice, world["orders"])
     for line in range(dice.randrange(0, 4)):
         known_on = day if dice.random() < 0.9 else day + timedelta(days=dice.randrange(1, 30))
         row = item(
@@ -169,6 +182,20 @@ def _random_order(dice: random.Random, world: World, order_id: str, customers: l
             news = ("known_at", "known_on", "known_month")
             fixed = {name: corrected[name] for name in news} | {"quantity": 5, "item_amount": 0.3}
             world["order_items"].append(row | fixed)
+        _maybe_deleted(dice, world["order_items"])
+
+
+def _maybe_deleted(dice: random.Random, versions: list[Row]) -> None:
+    """The last version's key is removed, and sometimes comes back."""
+    row = versions[-1]
+    for is_deleted in [[], [], [], [], [True], [True, False]][dice.randrange(6)]:
+        known_at = row["known_at"] + timedelta(days=dice.randrange(1, 40))
+        known_on = max(known_at.date(), row["known_on"])
+        row = row | {
+            "is_deleted": is_deleted, "known_at": known_at, "known_on": known_on,
+            "known_month": known_on.replace(day=1),
+        }  # fmt: skip
+        versions.append(row)
 
 
 def _one_version_a_day(world: World, table: str, key: tuple[str, ...]) -> None:

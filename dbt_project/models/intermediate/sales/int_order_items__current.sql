@@ -1,3 +1,8 @@
+-- The items of an order that its source removed are gone with it.
 {{ config(post_hook="analyze {{ this }}") }}
 
-{{ newest(ref("int_order_items__versions"), ["marketplace", "order_id", "order_item_id"]) }}
+select items.*
+from ({{ newest(ref("int_order_items__versions"), ["marketplace", "order_id", "order_item_id"]) }}) as items
+left join {{ ref("int_orders__deleted") }} as removed
+    on items.marketplace = removed.marketplace and items.order_id = removed.order_id
+where items.is_deleted is not true and removed.order_id is null

@@ -5,7 +5,17 @@ with items as (
 ),
 
 orders as (
-    select * from {{ ref("int_orders__current") }}
+    select
+        marketplace,
+        order_id,
+        ordered_on
+    from {{ ref("int_orders__current") }}
+    union all
+    select
+        marketplace,
+        order_id,
+        ordered_on
+    from {{ ref("int_orders__deleted") }}
 )
 
 select

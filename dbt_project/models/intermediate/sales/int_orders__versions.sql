@@ -65,6 +65,7 @@ merged as (
         coalesce(deliveries.handed_over_at, orders.handed_over_at) as handed_over_at,
         coalesce(deliveries.delivered_at, orders.delivered_at) as delivered_at,
         coalesce(deliveries.estimated_delivery_at, orders.estimated_delivery_at) as estimated_delivery_at,
+        orders.is_deleted,
         numbered.known_at,
         numbered.known_on
     from numbered
@@ -78,6 +79,7 @@ merged as (
             numbered.marketplace = deliveries.marketplace
             and numbered.order_id = deliveries.order_id
             and numbered.delivery_known_on = deliveries.known_on
+            and deliveries.is_deleted is not true
 )
 
 select

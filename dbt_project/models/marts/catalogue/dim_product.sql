@@ -14,7 +14,8 @@ products as (
     {{ newest(ref("int_products__versions"), ["marketplace", "product_id"]) }}
 )
 
--- A product that was sold before the catalogue told of it is here as well, so that no join loses a sale.
+-- A product that was sold is here whether the catalogue tells of it or not, so that no join loses a sale: one that
+-- was removed from the catalogue keeps what it was. A product that was removed and never sold is not here.
 select
     marketplace,
     product_id,
@@ -26,3 +27,4 @@ select
     coalesce(products.is_product, true) as is_product
 from products
 full join sold using (marketplace, product_id)
+where products.is_deleted is not true or sold.product_id is not null

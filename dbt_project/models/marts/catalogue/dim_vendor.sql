@@ -14,7 +14,8 @@ vendors as (
     select * from {{ ref("int_vendors__current") }}
 )
 
--- A vendor that sold before the vendor list told of them is here as well, so that no join loses a sale.
+-- A vendor that sold is here whether the vendor list tells of them or not, so that no join loses a sale: one that was
+-- removed from the list keeps what it said. A vendor that was removed and never sold is not here.
 select
     marketplace,
     vendor_id,
@@ -23,3 +24,4 @@ select
     sold.first_sold_on
 from vendors
 full join sold using (marketplace, vendor_id)
+where vendors.is_deleted is not true or sold.vendor_id is not null

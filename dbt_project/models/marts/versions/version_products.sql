@@ -5,6 +5,7 @@ select
     product_id,
     category,
     list_price_amount,
+    coalesce(is_deleted, false) as is_deleted,
     known_at,
     known_on
 from {{ ref("int_products__versions") }}

@@ -5,6 +5,8 @@ select
     handed_over_at,
     delivered_at,
     estimated_delivery_at,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_outlet", "shipments") }}
 from {{ source("demo_outlet", "shipments") }}

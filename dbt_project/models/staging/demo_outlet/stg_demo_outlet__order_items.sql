@@ -8,6 +8,8 @@ select
     unit_price as unit_amount,
     coalesce(freight, 0) as freight_amount,
     {{ currency("demo_outlet") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_outlet", "order_items") }}
 from {{ source("demo_outlet", "order_items") }}

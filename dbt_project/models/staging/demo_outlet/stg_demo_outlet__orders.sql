@@ -10,6 +10,8 @@ select
     null::timestamptz as handed_over_at,
     null::timestamptz as delivered_at,
     null::timestamptz as estimated_delivery_at,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_outlet", "orders") }}
 from {{ source("demo_outlet", "orders") }}

@@ -7,6 +7,8 @@ select
     installments as n_installments,
     amount as payment_amount,
     {{ currency("demo_outlet") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_outlet", "payments") }}
 from {{ source("demo_outlet", "payments") }}

@@ -6,6 +6,8 @@ select
     list_price as list_price_amount,
     coalesce(currency, {{ currency("demo_outlet") }}) as currency,
     true as is_product,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_outlet", "products") }}
 from {{ source("demo_outlet", "products") }}

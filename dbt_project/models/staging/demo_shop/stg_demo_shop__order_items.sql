@@ -15,7 +15,7 @@ freight as (
         order_id,
         sum(value) as freight_amount
     from ({{ newest(source("demo_shop", "oc_order_total"), ["order_total_id"], "partition_on") }}) as newest
-    where code = 'shipping'
+    where code = 'shipping' and _deleted is not true
     group by order_id
 ),
 
@@ -67,8 +67,10 @@ select
         + case when shares.position = 1 then shares.order_freight_amount - shares.allocated else 0 end
     )::numeric(18, 4) as freight_amount,
     {{ currency("demo_shop") }} as currency,
+    shares._deleted as is_deleted,
     shares.known_at,
     shares.partition_on as known_on
+    {{ evolved("demo_shop", "oc_order_product", "shares") }}
 from allocations as shares
 left join vendors
     on

@@ -23,7 +23,7 @@ history as (
             when 11 then 'returned'
         end as status
     from ({{ newest(source("demo_shop", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
-    where order_status_id in (1, 2, 3, 5, 7, 11)
+    where order_status_id in (1, 2, 3, 5, 7, 11) and _deleted is not true
 ),
 
 learned as (
@@ -34,8 +34,10 @@ learned as (
         0 as order_history_id,
         date_added,
         null as status,
-        null::date as estimated_on
-    from placed
+        null::date as estimated_on,
+        _deleted is true as is_deleted
+    from {{ source("demo_shop", "oc_order") }}
+    where order_status_id <> 0
     union all
     select
         order_id,
@@ -44,7 +46,8 @@ learned as (
         order_history_id,
         date_added,
         status,
-        estimated_on
+        estimated_on,
+        null
     from history
 ),
 
@@ -59,7 +62,8 @@ days as (
         min(date_added) filter (where status = 'approved') as approved_at,
         min(date_added) filter (where status = 'shipped') as handed_over_at,
         min(date_added) filter (where status = 'delivered') as delivered_at,
-        min(estimated_on) as estimated_on
+        min(estimated_on) as estimated_on,
+        bool_or(is_deleted) as is_deleted
     from learned
     group by order_id, known_on
 )
@@ -77,8 +81,16 @@ select
     min(days.delivered_at) over versions as delivered_at,
     -- The shop promises a day when it approves the order; it is unknown before.
     (min(days.estimated_on) over versions)::timestamp at time zone 'UTC' as estimated_delivery_at,
+    -- A removed order stays so whatever its history says later, unless it comes back itself.
+    coalesce(
+        (array_agg(days.is_deleted) filter (where days.is_deleted is not null) over versions)[
+            count(days.is_deleted) over versions
+        ],
+        false
+    ) as is_deleted,
     days.known_at,
     days.known_on
+    {{ evolved("demo_shop", "oc_order", "placed") }}
 from days
 inner join placed using (order_id)
 window versions as (partition by days.order_id order by days.known_on)

@@ -8,6 +8,7 @@ select
     1 as n_installments,
     total as payment_amount,
     {{ currency("demo_shop") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
 from {{ source("demo_shop", "oc_order") }}

@@ -6,6 +6,8 @@ select
     price as list_price_amount,
     {{ currency("demo_shop") }} as currency,
     true as is_product,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("demo_shop", "oc_product") }}
 from {{ source("demo_shop", "oc_product") }}

@@ -2,6 +2,8 @@ select
     {{ marketplace("olist") }} as marketplace,
     customer_unique_id as customer_id,
     customer_state as region,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("olist", "customers") }}
 from {{ source("olist", "customers") }}

@@ -9,6 +9,8 @@ select
     price as unit_amount,
     freight_value as freight_amount,
     {{ currency("olist") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("olist", "order_items") }}
 from {{ source("olist", "order_items") }}

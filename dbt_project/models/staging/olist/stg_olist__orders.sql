@@ -22,7 +22,9 @@ select
     orders.order_delivered_carrier_date as handed_over_at,
     orders.order_delivered_customer_date as delivered_at,
     orders.order_estimated_delivery_date as estimated_delivery_at,
+    orders._deleted as is_deleted,
     orders.known_at,
     orders.partition_on as known_on
+    {{ evolved("olist", "orders", "orders") }}
 from orders
 left join customers on orders.customer_id = customers.customer_id

@@ -8,6 +8,8 @@ select
     payment_installments as n_installments,
     payment_value as payment_amount,
     {{ currency("olist") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("olist", "order_payments") }}
 from {{ source("olist", "order_payments") }}

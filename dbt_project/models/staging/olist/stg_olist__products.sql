@@ -15,7 +15,9 @@ select
     null::numeric as list_price_amount,
     {{ currency("olist") }} as currency,
     true as is_product,
+    products._deleted as is_deleted,
     products.known_at,
     products.partition_on as known_on
+    {{ evolved("olist", "products", "products") }}
 from products
 left join translation on products.product_category_name = translation.product_category_name

@@ -4,6 +4,8 @@ select
     seller_id as vendor_id,
     null as vendor_name,
     seller_state as region,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("olist", "sellers") }}
 from {{ source("olist", "sellers") }}

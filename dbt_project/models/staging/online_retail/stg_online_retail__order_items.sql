@@ -8,6 +8,8 @@ select
     unit_price as unit_amount,
     0 as freight_amount,
     {{ currency("online_retail") }} as currency,
+    _deleted as is_deleted,
     known_at,
     partition_on as known_on
+    {{ evolved("online_retail", "lines") }}
 from {{ source("online_retail", "lines") }}

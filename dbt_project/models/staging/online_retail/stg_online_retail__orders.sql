@@ -11,6 +11,7 @@ select
     null::timestamptz as handed_over_at,
     null::timestamptz as delivered_at,
     null::timestamptz as estimated_delivery_at,
+    bool_and(_deleted) as is_deleted,
     max(known_at) as known_at,
     partition_on as known_on
 from {{ source("online_retail", "lines") }}

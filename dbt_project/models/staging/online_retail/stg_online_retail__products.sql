@@ -10,6 +10,7 @@ select
     -- Products have five digits or DCGS and digits; the rest (POST, DOT, M, C2, D, S, B, BANK CHARGES, AMAZONFEE,
     -- CRUK, PADS, GIFT_...) is postage, fees, discounts, vouchers and corrections.
     stock_code ~ '^([0-9]{5}|DCGS)' as is_product,
+    false as is_deleted,
     min(known_at) as known_at,
     min(partition_on) as known_on
 from {{ source("online_retail", "lines") }}

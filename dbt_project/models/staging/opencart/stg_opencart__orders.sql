@@ -1,0 +1,119 @@
+-- Orders as of each day. OpenCart overwrites an order's status, so it is read from the history; a change that left
+-- no history is seen where it touched date_modified.
+with placed as (
+    select distinct on (order_id) *
+    from {{ source("opencart", "oc_order") }}
+    where not _deleted
+    order by order_id, known_at desc, partition_on desc
+),
+
+history as (
+    select
+        order_id,
+        partition_on as known_on,
+        known_at,
+        date_added as happened_at,
+        order_history_id,
+        {{ opencart_status("order_status_id") }} as status
+    from ({{ newest(source("opencart", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
+    where not _deleted
+),
+
+confirmed as (
+    -- A checkout is an order from its first status on, which may be days after it was begun.
+    select
+        history.order_id,
+        min(history.known_on) as known_on
+    from history
+    where history.status is distinct from 'canceled' or history.order_history_id is null
+    group by history.order_id
+),
+
+changes as (
+    -- Status 0 is an abandoned checkout, not an order. A row says which status it had when it was last modified;
+    -- of an earlier day it only says that the order was there.
+    select
+        orders.order_id,
+        orders.partition_on as known_on,
+        orders.known_at,
+        orders.date_modified as happened_at,
+        0 as order_history_id,
+        case
+            when {{ utc_day("orders.date_modified") }} = orders.partition_on
+                then {{ opencart_status("orders.order_status_id") }}
+        end as status
+    from {{ source("opencart", "oc_order") }} as orders
+    left join confirmed on orders.order_id = confirmed.order_id
+    where
+        not orders._deleted
+        and coalesce(orders.partition_on >= confirmed.known_on, orders.order_status_id <> 0)
+),
+
+learned as (
+    select * from history
+    union all
+    select * from changes
+),
+
+days as (
+    select
+        learned.order_id,
+        learned.known_on,
+        max(learned.known_at) as known_at,
+        (
+            array_agg(learned.status order by learned.happened_at desc nulls last, learned.order_history_id desc)
+            filter (where learned.status is not null)
+        )[1] as status,
+        min(learned.happened_at) filter (where learned.status = 'approved') as approved_at,
+        min(learned.happened_at) filter (where learned.status = 'shipped') as handed_over_at,
+        min(learned.happened_at) filter (where learned.status = 'delivered') as delivered_at,
+        false as is_deleted
+    from learned
+    inner join (select distinct order_id from changes) as orders on learned.order_id = orders.order_id
+    group by learned.order_id, learned.known_on
+    union all
+    select
+        order_id,
+        partition_on,
+        known_at,
+        null,
+        null,
+        null,
+        null,
+        true
+    from {{ source("opencart", "oc_order") }}
+    where _deleted
+),
+
+versions as (
+    select
+        *,
+        -- The newest status that was known by then: a day may bring none.
+        (array_agg(status) filter (where status is not null) over so_far)[count(status) over so_far] as known_status,
+        min(approved_at) over so_far as known_approved_at,
+        min(handed_over_at) over so_far as known_handed_over_at,
+        min(delivered_at) over so_far as known_delivered_at
+    from days
+    window so_far as (partition by order_id order by known_on, is_deleted)
+)
+
+select distinct on (placed.order_id, versions.known_on)
+    {{ marketplace("opencart") }} as marketplace,
+    placed.order_id::text as order_id,
+    placed.email as customer_id,
+    placed.date_added as ordered_at,
+    coalesce(versions.known_status, 'created') as status,
+    -- Amounts are in the shop's base currency; in which one the customer paid, and at which rate:
+    {{ currency("opencart") }} as currency,
+    placed.currency_code as customer_currency,
+    placed.currency_value::numeric(18, 8) as customer_currency_rate,
+    versions.known_approved_at as approved_at,
+    versions.known_handed_over_at as handed_over_at,
+    versions.known_delivered_at as delivered_at,
+    null::timestamptz as estimated_delivery_at,
+    versions.is_deleted,
+    versions.known_at,
+    versions.known_on
+from versions
+inner join placed on versions.order_id = placed.order_id
+order by placed.order_id, versions.known_on, versions.is_deleted desc

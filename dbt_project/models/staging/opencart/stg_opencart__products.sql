@@ -1,0 +1,114 @@
+-- Products on the days on which what is shown of them changed: the catalogue is read whole each day. A product that
+-- the next day's catalogue lacks was deleted.
+with names as (
+    {{ opencart_names("oc_product_description", "product_id") }}
+),
+
+category_names as (
+    {{ opencart_names("oc_category_description", "category_id") }}
+),
+
+categories as (
+    select distinct on (products.product_id, products.partition_on)
+        products.product_id,
+        products.partition_on,
+        category_names.name
+    from {{ source("opencart", "oc_product_to_category") }} as products
+    inner join category_names
+        on products.category_id = category_names.category_id and products.partition_on = category_names.partition_on
+    order by products.product_id, products.partition_on, products.category_id
+),
+
+codes as (
+    -- Since 4.1 the codes of a product, the SKU among them, have a table of their own.
+    select
+        products.product_id,
+        products.partition_on,
+        min(products.value) as value
+    from {{ source("opencart", "oc_product_code") }} as products
+    left join {{ source("opencart", "oc_identifier") }} as kinds
+        on products.identifier_id = kinds.identifier_id and products.partition_on = kinds.partition_on
+    where lower(coalesce(kinds.code, products.code)) = 'sku'
+    group by products.product_id, products.partition_on
+),
+
+seen as (
+    select
+        products.product_id,
+        names.name as product_name,
+        coalesce(categories.name, 'unknown') as category,
+        products.price as list_price_amount,
+        products.model,
+        coalesce(products.sku, codes.value) as sku,
+        products.known_at,
+        products.partition_on
+    from {{ source("opencart", "oc_product") }} as products
+    left join names on products.product_id = names.product_id and products.partition_on = names.partition_on
+    left join categories
+        on products.product_id = categories.product_id and products.partition_on = categories.partition_on
+    left join codes on products.product_id = codes.product_id and products.partition_on = codes.partition_on
+    where not products._deleted
+),
+
+catalogue_days as (
+    select
+        partition_on,
+        lead(partition_on) over days as next_on,
+        lead(known_at) over days as next_known_at
+    from (
+        select
+            partition_on,
+            max(known_at) as known_at
+        from seen
+        group by partition_on
+    ) as found
+    window days as (order by partition_on)
+),
+
+versions as (
+    select
+        seen.*,
+        false as is_deleted
+    from seen
+    union all
+    select
+        seen.product_id,
+        seen.product_name,
+        seen.category,
+        seen.list_price_amount,
+        seen.model,
+        seen.sku,
+        catalogue_days.next_known_at,
+        catalogue_days.next_on,
+        true
+    from seen
+    inner join catalogue_days on seen.partition_on = catalogue_days.partition_on
+    left join seen as still
+        on seen.product_id = still.product_id and catalogue_days.next_on = still.partition_on
+    where catalogue_days.next_on is not null and still.product_id is null
+),
+
+marked as (
+    select
+        *,
+        lag((product_name, category, list_price_amount, model, sku, is_deleted)::text) over days as before,
+        (product_name, category, list_price_amount, model, sku, is_deleted)::text as content
+    from versions
+    window days as (partition by product_id order by partition_on)
+)
+
+select
+    {{ marketplace("opencart") }} as marketplace,
+    product_id::text as product_id,
+    product_name,
+    category,
+    list_price_amount,
+    {{ currency("opencart") }} as currency,
+    true as is_product,
+    model,
+    sku,
+    is_deleted,
+    known_at,
+    partition_on as known_on
+from marked
+where before is distinct from content
