@@ -1,6 +1,7 @@
 """### Ingest: what the shops knew by the end of the business day
 
-Lands every active source in bronze (Delta), gates it, and loads it into `raw_<source>`.
+Lands every active source in bronze (Delta), streams by Spark; gates it, loads it into `raw_<source>`, and makes
+sessions of click events.
 One partition key = one business day (UTC): a manual run needs a partition key `YYYY-MM-DD`, and a backfill
 of past days takes just those days again. With `from` and `history` it loads a range of history in bulk
 and starts nothing downstream.
@@ -40,10 +41,13 @@ HISTORY = "{{ '--history' if params.history else '' }}"
 def ingest():
     plan = command_task("plan_sources", "include.ingest plan", GROUP, DATA, FROM, output_processor=json.loads)
     land = mapped_command_task("land_source", "python -m include.ingest land", plan, with_data=True)
+    streams = command_task("land_streams", "spark_jobs.stream", PLANNED_SOURCES, FROM, pool="spark")
     gate = command_task("gate_raw", "expectations.raw", PLANNED_SOURCES, FROM, retries=0)
     load = mapped_command_task("load_source", "python -m include.ingest load", plan)
+    sessions = command_task("build_sessions", "spark_jobs.sessions", PLANNED_SOURCES, FROM, pool="spark")
     close = command_task("close_day", "include.ingest close", PLANNED_SOURCES, FROM, HISTORY, outlets=[asset("raw")])
-    land >> gate >> load >> close
+    plan >> streams
+    [land, streams] >> gate >> [load, sessions] >> close
 
 
 ingest()

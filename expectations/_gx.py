@@ -32,6 +32,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import great_expectations as gx
     import great_expectations.expectations as gxe
+    from great_expectations.execution_engine import pandas_execution_engine
+
+# It takes a fingerprint of every frame twice, which nothing here reads and which took as long as the rules.
+pandas_execution_engine.hash_pandas_dataframe = lambda _: ""
 
 __all__ = ["Rule", "Verdict", "conclude", "gxe", "message", "validate"]
 

@@ -14,26 +14,28 @@ from rich.console import Console
 
 from expectations import raw
 from include.dates import parse_day
-from include.ingest.check import N_SHOWN, Rule, Verdict, check, show
+from include.ingest.check import Rule, Verdict, check, show, shown
 from include.ingest.extract import Extract
 from include.ingest.sources import Entity, Source, load_source, parse_source
 
 
 def judge(source: Source, name: str, entity: Entity, found: Extract, day: date) -> Verdict:
     """The raw gate's verdict on the rows of a day that are nowhere but here."""
-    judged = raw.judge(source.source, name, entity, found.rows, [day], {})
+    tally = raw.Tally(source.source, name, entity, [day])
+    aside = tally.judge(found.rows)
+    checks = tally.checks({})
     rules = []
-    for one in judged.checks:
+    for one in checks:
         if one.is_passed or one.severity == "critical":
             continue
         places = one.observed.get("first")
-        example = _example(entity, found, one.rule, places[0]) if places else f"{one.observed}"
+        example = _example(name, entity, found, one.rule, places[0]) if places else f"{one.observed}"
         rules.append(Rule(one.rule, one.n_failed, one.observed.get("on_break") == "quarantine", example))
-    stops = [raw.message(one) for one in judged.checks if one.severity == "critical" and not one.is_passed]
-    return Verdict(rules, judged.bad.num_rows, stops)
+    stops = [raw.message(one) for one in checks if one.severity == "critical" and not one.is_passed]
+    return Verdict(rules, aside.rows.num_rows, stops)
 
 
-def _example(entity: Entity, found: Extract, rule: str, place: str) -> str:
+def _example(entity_name: str, entity: Entity, found: Extract, rule: str, place: str) -> str:
     """``file:line`` and the value there, or what is wrong with the line. Never the value of a person's column."""
     file, _, line = place.rpartition(":")
     rows = found.rows.select([*entity.columns, "_file", "_line", "_error"]).to_pylist()
@@ -44,9 +46,9 @@ def _example(entity: Entity, found: Extract, rule: str, place: str) -> str:
     if not columns:
         return place
     name = max(columns, key=len)
-    if entity.columns[name].pseudonym:
-        return f"{place}: {name}, not shown"
-    return f"{place}: {name} = {'null' if row[name] is None else repr(row[name][:N_SHOWN])}"
+    column, value = entity.columns[name], row[name]
+    said = "null" if value is None else shown(entity_name, column.source_name or name, column, [value])
+    return f"{place}: {name} = {said}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -51,9 +51,10 @@ def loads(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
         held = (0,)
         if conn.execute("select to_regclass(%s)", (f"quarantine.{entity}",)).fetchone() != (None,):
             held = conn.execute(
-                sql.SQL("select count(distinct (file, line)) from {} where partition_on = %s and source = %s").format(
-                    sql.Identifier("quarantine", entity)
-                ),
+                sql.SQL(
+                    "select count(distinct (file, line)) from {} "
+                    "where partition_on = %s and source = %s and not is_mended"
+                ).format(sql.Identifier("quarantine", entity)),
                 (as_of, source),
             ).fetchone() or (0,)
         ok = n_in == n_loaded + n_duplicate + n_quarantined and there == (n_loaded,) and held[0] == n_quarantined

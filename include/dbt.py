@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
@@ -29,6 +29,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from include import ops
 from include.dates import parse_day
+from include.ingest import drift
 from include.ingest.arguments import NOTHING_TO_DO
 from include.ingest.sources import FOLDER as SOURCES
 from include.ingest.sources import sources
@@ -46,8 +47,9 @@ WORDS = {"warn": "warned", "skipped": "skipped"}
 """What a status that is not passed is called in the summary; every other one is FAILED."""
 
 
-def variables() -> dict[str, Any]:
-    """The dbt variables: which sources there are, their marketplace, currency and what they provide.
+def variables(evolved: Mapping[str, Mapping[str, list[str]]] | None = None) -> dict[str, Any]:
+    """The dbt variables: which sources there are, their marketplace, currency, what they provide and the columns that
+    their tables gained (source -> table -> columns, see ``include.ingest.drift``).
 
     Sorted, so that the same YAMLs give the same text and dbt's partial parse stays valid.
     """
@@ -55,6 +57,7 @@ def variables() -> dict[str, Any]:
         "sources": {
             one.source: {
                 "currency": one.currency,
+                "evolved": dict(sorted((evolved or {}).get(one.source, {}).items())),
                 "marketplace": one.marketplace,
                 "provides": sorted(one.provides),
             }
@@ -85,13 +88,15 @@ def environment() -> dict[str, str]:
     }
 
 
-def arguments(command: str, extra: Sequence[str] = ()) -> list[str]:
-    """The dbt command line for ``command``."""
+def arguments(
+    command: str, extra: Sequence[str] = (), evolved: Mapping[str, Mapping[str, list[str]]] | None = None
+) -> list[str]:
+    """The dbt command line for ``command``; ``evolved`` as in ``variables``."""
     line = ["docs", "generate", "--static"] if command == "docs" else [command]
     if command == "build" and not any("resource-type" in option for option in extra):
         line += ["--exclude-resource-type", "unit_test"]
     silence = [] if command in ("list", "compile") else ["--log-level", "none", "--log-level-file", "debug"]
-    return ["--no-use-colors", *silence, *line, "--vars", json.dumps(variables(), sort_keys=True), *extra]
+    return ["--no-use-colors", *silence, *line, "--vars", json.dumps(variables(evolved), sort_keys=True), *extra]
 
 
 @contextmanager
@@ -115,7 +120,7 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
     with turn() if command in WRITES else nullcontext():
         if is_night and as_of:
             _record_build(as_of, is_green=False)
-        outcome = dbtRunner().invoke(arguments(command, extra))
+        outcome = dbtRunner().invoke(arguments(command, extra, _evolved(command)))
         if is_night and as_of and outcome.success:
             _record_build(as_of, is_green=True)
     if outcome.exception is not None:
@@ -141,6 +146,14 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
     verdict = "ok" if outcome.success else "failed"
     print(f"dbt {command}: {verdict}{', ' + what if what else ''} in {time.monotonic() - started:.1f} s", flush=True)
     return 0 if outcome.success else 1
+
+
+def _evolved(command: str) -> dict[str, dict[str, list[str]]]:
+    """Columns that raw tables gained by evolution; what only parses needs no database."""
+    if command in ("parse", "list"):
+        return {}
+    with connect(ROLE) as conn:
+        return drift.staged(conn)
 
 
 def _record_build(as_of: date, is_green: bool) -> None:

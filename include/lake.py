@@ -106,9 +106,13 @@ def _holds(table: DeltaTable, day: str, month: str, first: date, last: date) -> 
 
 
 def scan(
-    table: DeltaTable, filters: list[tuple], columns: list[str] | None = None, dictionaries: Sequence[str] = ()
+    table: DeltaTable,
+    filters: list[tuple],
+    columns: list[str] | None = None,
+    dictionaries: Sequence[str] = (),
+    where: pc.Expression | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows that ``filters`` keep, some thousands at a time, so that a table of any size fits in memory.
+    """The rows that ``filters`` and ``where`` keep, some thousands at a time: a table of any size fits in memory.
 
     ``dictionaries`` are columns of strings that repeat: read as dictionaries.
     """
@@ -116,10 +120,11 @@ def scan(
         file_pruning_predicate=_pruning(table, filters) or None,
         parquet_read_options=ParquetReadOptions(dictionary_columns=set(dictionaries)) if dictionaries else None,
     )
+    kept = filters_to_expression(filters)
     # The defaults read ahead some hundred thousand rows of sixteen files.
     for batch in dataset.to_batches(
         columns=columns,
-        filter=filters_to_expression(filters),
+        filter=kept if where is None else kept & where,
         batch_size=65_536,
         batch_readahead=4,
         fragment_readahead=2,

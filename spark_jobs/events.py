@@ -31,12 +31,15 @@ PARTITION_BY = ["source", "known_month"]
 EVENT = ["source", "visitor_id", "event_on", "event_id"]
 """What makes an event; with ``known_on`` the key of the table."""
 
-BOT_AGENTS = (
-    r"(?i)bot\b|bot[/;_-]|crawl|spider|slurp|mediapartners|facebookexternalhit|preview|headless|phantomjs|puppeteer|"
-    r"playwright|selenium|lighthouse|pingdom|uptime|monitor|scrapy|curl/|wget|python-|aiohttp|okhttp|java/|"
-    r"go-http-client|libwww|httpclient"
-)
-"""User agents that say themselves that nobody is looking."""
+BOT_WORDS = (
+    "bot", "crawl", "spider", "slurp", "mediapartners", "externalhit", "preview", "headless", "phantomjs", "selenium",
+    "lighthouse", "pingdom", "monitor", "scrapy", "curl/", "wget", "python-", "java/", "go-http-client", "httpclient",
+)  # fmt: skip
+NOT_BOTS = ("cubot",)
+"""What a user agent says (in lower case) when nobody is looking, and a telephone's name that sounds like it.
+
+Words, no regular expression: that took six times as long as all else that is done to an event.
+"""
 
 MAX_RANGES = 40
 """Ranges of days in one filter: more of them cost more to plan than the files between them cost to read."""
@@ -102,7 +105,7 @@ def conformed(rows: DataFrame, source: Source, entity: Entity) -> DataFrame:
         text("customer_id").alias("customer_id"),
         text("product_id").alias("product_id"),
         text("campaign").alias("campaign"),
-        F.coalesce(made("user_agent").rlike(BOT_AGENTS), F.lit(False)).alias("is_bot_agent"),
+        is_bot_agent(made("user_agent")).alias("is_bot_agent"),
         F.col("_known_at").alias("known_at"),
         F.col("_known_on").alias("known_on"),
     )
@@ -122,6 +125,17 @@ def conformed(rows: DataFrame, source: Source, entity: Entity) -> DataFrame:
         "known_on",
         F.trunc("known_on", "month").alias("known_month"),
     )
+
+
+def is_bot_agent(user_agent: Column) -> Column:
+    """Whether a user agent says that it is a robot; false where there is none."""
+    said = F.lower(user_agent)
+    for word in NOT_BOTS:
+        said = F.when(said.contains(word), F.replace(said, F.lit(word), F.lit(""))).otherwise(said)
+    found = F.lit(False)
+    for word in BOT_WORDS:
+        found = found | said.contains(word)
+    return F.coalesce(found, F.lit(False))
 
 
 def once_a_day(events: DataFrame) -> DataFrame:

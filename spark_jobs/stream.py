@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -49,11 +49,11 @@ from spark_jobs.row_rules import broken, typed
 from spark_jobs.session import session
 from spark_jobs.versions import spark_uri
 
-TRIGGER_BYTES = "2g"
+TRIGGER_BYTES = 2 * 2**30
 """What one micro-batch takes: it streams through, so this bounds what a killed run does again, not memory."""
 
-MAX_TEXTS = 100_000
-"""Broken lines of an entity whose text a run puts in the quarantine; counted they are all."""
+MANY_BROKEN = 20_000
+"""Lines that are no rows whose text is held at once."""
 
 END = "the end of the line"
 LINES = "array<map<string,string>>"
@@ -245,7 +245,7 @@ def _bring(spark: SparkSession, source: Source, name: str, entity: Entity, seen:
     bronze.ensure(source.source, name, entity)
     uri = spark_uri(bronze.uri(source.source, name))
     kept = checkpoint(source.source, name)
-    if not kept.exists() and DeltaTable(bronze.uri(source.source, name)).files():
+    if not kept.exists() and DeltaTable(bronze.uri(source.source, name)).file_uris():
         raise RuntimeError(
             f"Bronze of {source.source}.{name} has rows, but the checkpoint {kept} is gone: run the same with "
             "--full-refresh, which brings them again from the spool."
@@ -289,8 +289,7 @@ def _forget(source: Source, name: str, reader: Stream, conn: psycopg.Connection)
     for path in pieces_folder(source.source, name).glob("*/*.jsonl"):
         with open(path, "rb") as handle:
             there[date.fromisoformat(path.parent.name)] += sum(
-                chunk.count(b"\n")
-                for chunk in iter(lambda: handle.read(2**22), b"")
+                chunk.count(b"\n") for chunk in iter(lambda: handle.read(2**22), b"")
             )
     for (entity, day), n in sorted(expected(reader, conn, date.min, date.max).items()):
         if entity == name and there[day] != n:
@@ -315,9 +314,8 @@ class _Found:
 
     n_rows: Counter[date] = field(default_factory=Counter)
     n_broken: Counter[date] = field(default_factory=Counter)
-    batches: dict[date, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    errors: list[dict] = field(default_factory=list)
     seen_on: dict[str, date] = field(default_factory=dict)
+    """Column that the YAML does not name -> the first of the days that has it."""
 
 
 def _settle(conn: psycopg.Connection, reader: Stream, name: str, first: date, last: date) -> tuple[int, int]:
@@ -326,19 +324,19 @@ def _settle(conn: psycopg.Connection, reader: Stream, name: str, first: date, la
     ``RuntimeError`` where bronze does not have exactly the lines that were taken.
     """
     source = reader.source
-    found = _found(source, name, first, last)
+    found = _quarantine_and_count(conn, source, name, first, last)
     taken = {day: n for (entity, day), n in expected(reader, conn, first, last).items() if entity == name}
-    for day in days(first, last):
+    range_of_days = list(days(first, last))
+    for day in range_of_days:
         if found.n_rows[day] != taken.get(day, 0):
             raise RuntimeError(
                 f"Bronze of {source.source}.{name} of {day} has {found.n_rows[day]} lines, but {taken.get(day, 0)} "
                 "were taken: run the same with --full-refresh."
             )
-    _quarantine(conn, source, name, found.errors, first, last)
-    range_of_days = list(days(first, last))
     batches = bronze.batches(source.source, name, first, last)
-    is_any = bool(sum(found.n_rows.values()))
-    drift.note(conn, source, name, found.seen_on if is_any else None)
+    # No rows, no columns seen.
+    seen_on = found.seen_on if found.n_rows.total() else None
+    drift.note(conn, source, name, seen_on)
     conn.execute(
         sql.SQL("delete from {} where entity = %s and partition_on between %s and %s").format(
             sql.Identifier(source.raw_schema, "_landed")
@@ -355,29 +353,38 @@ def _settle(conn: psycopg.Connection, reader: Stream, name: str, first: date, la
         }
     )
     copy_table(conn, f"{source.raw_schema}._landed", landed)
-    drift.mark(conn, source, name, found.seen_on if is_any else None, first, last)
-    return sum(found.n_rows.values()), sum(found.n_broken.values())
+    drift.mark(conn, source, name, seen_on, range_of_days)
+    return found.n_rows.total(), found.n_broken.total()
 
 
-def _found(source: Source, name: str, first: date, last: date) -> _Found:
+def _quarantine_and_count(conn: psycopg.Connection, source: Source, name: str, first: date, last: date) -> _Found:
+    """What bronze holds of the days; the text of its lines that are no rows goes to the quarantine."""
     found = _Found()
+    conn.execute(
+        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and rule = %s").format(
+            sql.Identifier("quarantine", name)
+        ),
+        (source.source, first, last, LINE_PARSES),
+    )
     uri = bronze.uri(source.source, name)
-    if not lake.exists(uri):
-        return found
-    table = DeltaTable(uri)
-    if "_extra" not in {one.name for one in table.schema().fields}:
+    table = DeltaTable(uri) if lake.exists(uri) else None
+    if table is None or "_extra" not in {one.name for one in table.schema().fields}:
         return found
     columns = ["partition_on", "_batch", "_error", "_file", "_line", "_extra"]
+    errors: list[dict] = []
     for piece in lake.scan(table, _days_filter(first, last), columns, dictionaries=["_batch", "_file"]):
-        found.n_rows += bronze.count_by_day(piece)
-        errors = piece.filter(pc.is_valid(piece["_error"]))
-        if errors.num_rows:
-            found.n_broken += bronze.count_by_day(errors)
-            found.errors += errors.drop_columns("_extra").slice(0, MAX_TEXTS - len(found.errors)).to_pylist()
+        found.n_rows.update(bronze.count_by_day(piece))
+        of_piece = piece.filter(pc.is_valid(piece["_error"])).drop_columns("_extra")
+        found.n_broken.update(bronze.count_by_day(of_piece))
+        errors += of_piece.to_pylist()
+        if len(errors) >= MANY_BROKEN:
+            _quarantine(conn, source, name, errors)
+            errors = []
         drifting = piece.filter(pc.is_valid(piece["_extra"]))
         for day, items in zip(drifting["partition_on"].to_pylist(), drifting["_extra"].to_pylist(), strict=True):
             for column, _ in items:
                 found.seen_on[column] = min(day, found.seen_on.get(column, day))
+    _quarantine(conn, source, name, errors)
     return found
 
 
@@ -386,14 +393,7 @@ def _days_filter(first: date, last: date) -> list[tuple]:
     return [*months, (bronze.DAY, ">=", first), (bronze.DAY, "<=", last)]
 
 
-def _quarantine(
-    conn: psycopg.Connection, source: Source, name: str, errors: list[dict], first: date, last: date
-) -> None:
-    table = sql.Identifier("quarantine", name)
-    conn.execute(
-        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and rule = %s").format(table),
-        (source.source, first, last, LINE_PARSES),
-    )
+def _quarantine(conn: psycopg.Connection, source: Source, name: str, errors: list[dict]) -> None:
     if not errors:
         return
     places = [(one["partition_on"], one["_batch"], one["_file"], one["_line"]) for one in errors]
@@ -411,12 +411,19 @@ def _quarantine(
             "rules": ["{" + LINE_PARSES + "}"] * len(errors),
         }
     )
+    table, names = (
+        sql.Identifier("quarantine", name),
+        sql.SQL(", ").join(map(sql.Identifier, broken_lines.column_names)),
+    )
+    conn.execute(sql.SQL("create temp table lines (like {} including defaults) on commit drop").format(table))
+    copy_table(conn, "lines", broken_lines)
+    # What is there already was mended: it has the text as its original.
     conn.execute(
-        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and (file, line) in "
-                "(select * from unnest(%s::text[], %s::bigint[]))").format(table),
-        (source.source, first, last, broken_lines["file"].to_pylist(), broken_lines["line"].to_pylist()),
-    )  # fmt: skip
-    copy_table(conn, f"quarantine.{name}", broken_lines)
+        sql.SQL("insert into {table} ({names}) select {names} from lines on conflict do nothing").format(
+            table=table, names=names
+        )
+    )
+    conn.execute("drop table lines")
 
 
 def _storable(text: str | None) -> str | None:
@@ -427,7 +434,10 @@ def _storable(text: str | None) -> str | None:
 def _was_landed(conn: psycopg.Connection, source: Source, name: str) -> bool:
     table = sql.Identifier(source.raw_schema, "_landed")
     query = sql.SQL("select 1 from {} where entity = %s and unnamed is not null limit 1").format(table)
-    return conn.execute(query, (name,)).fetchone() is not None
+    try:
+        return conn.execute(query, (name,)).fetchone() is not None
+    except psycopg.errors.UndefinedTable as error:
+        raise RuntimeError("The raw tables are missing: run python -m include.ingest prepare first.") from error
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -63,11 +63,16 @@ def _close(args: argparse.Namespace) -> None:
 
 
 def _land(args: argparse.Namespace) -> None:
+    from include.ingest.connectors import connector_class
     from include.ingest.land import land
     from include.ingest.sources import load_source
 
     for name in args.source:
-        for one in land(load_source(name), args.first, args.as_of, args.data):
+        source = load_source(name)
+        if connector_class(source.type).lands_in_spark:
+            print(f"{name} is a stream: python -m spark_jobs.stream lands it.")
+            continue
+        for one in land(source, args.first, args.as_of, args.data):
             print(
                 f"{name}.{one.entity}: {one.n_days} days, {one.n_rows} in, {one.n_broken} broken lines, "
                 f"{one.seconds:.1f} s"

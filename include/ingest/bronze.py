@@ -26,7 +26,7 @@ NOTHING = "none"
 DAY, MONTH, BATCH = "partition_on", "partition_month", "_batch"
 PARTITION_BY = [MONTH]
 
-PIECE_ROWS = 500_000
+PIECE_ROWS = 250_000
 """Rows that the gate and load hold at once."""
 
 
@@ -171,13 +171,13 @@ def _days(first: date, last: date) -> list[tuple]:
     return [(MONTH, ">=", first.replace(day=1)), (MONTH, "<=", last), (DAY, ">=", first), (DAY, "<=", last)]
 
 
-def read(source: str, name: str, entity: Entity, first: date, last: date) -> pa.Table:
+def read(source: str, name: str, entity: Entity, first: date, last: date, also: Sequence[str] = ()) -> pa.Table:
     """Rows of the days ``first``..``last`` in ``schema(entity)``, by day, file and line.
 
     A column that the YAML gained after they were landed is null.
     """
-    found = list(pieces(source, name, entity, first, last))
-    return _sorted(pa.concat_tables([schema(entity).empty_table(), *found]))
+    found = list(pieces(source, name, entity, first, last, also=also))
+    return _sorted(pa.concat_tables([_wanted(entity, also).empty_table(), *found]))
 
 
 def pieces(
@@ -195,9 +195,7 @@ def pieces(
     ``also`` are further columns of strings (``include.ingest.drift``); ``file`` takes the rows of one file alone.
     """
     table = lake.opened(uri(source, name), PARTITION_BY, by_hand=_by_hand(source))
-    wanted = schema(entity)
-    for column in also:
-        wanted = wanted.append(pa.field(column, pa.string()))
+    wanted = _wanted(entity, also)
     filters = _days(first, last) + ([("_file", "==", file)] if file else [])
     held: list[pa.Table] = []
     n_held = 0
@@ -209,6 +207,38 @@ def pieces(
             held, n_held = [], 0
     if n_held:
         yield _sorted(pa.concat_tables(held))
+
+
+RULES, WARNED = "_rules", "_warned"
+"""Of a stream: the critical rules that a row broke as it landed, and the others; null where there are none."""
+
+
+def marked(
+    source: str, name: str, entity: Entity, first: date, last: date, files: Sequence[str] = (), n_rows: int = 50_000
+) -> Iterator[pa.Table]:
+    """Rows of a stream that broke a rule as they landed, and all rows of ``files``, about ``n_rows`` at a time.
+
+    ``schema(entity)``, then ``_rules`` and ``_warned``.
+    """
+    table = lake.opened(uri(source, name), PARTITION_BY, by_hand=_by_hand(source))
+    if table is None or RULES not in {one.name for one in table.schema().fields}:
+        return
+    wanted = pa.schema([*schema(entity), *((one, pa.list_(pa.string())) for one in (RULES, WARNED))])
+    where = pc.field("_file").isin(pa.array(files, pa.string()))
+    for one in ("_error", RULES, WARNED):
+        where = where | pc.field(one).is_valid()
+    held: list[pa.Table] = []
+    for piece in lake.scan(table, _days(first, last), where=where):
+        held.append(_as(piece, wanted))
+        if sum(one.num_rows for one in held) >= n_rows:
+            yield _sorted(pa.concat_tables(held))
+            held = []
+    if held:
+        yield _sorted(pa.concat_tables(held))
+
+
+def _wanted(entity: Entity, also: Sequence[str]) -> pa.Schema:
+    return pa.schema([*schema(entity), *((column, pa.string()) for column in also)])
 
 
 def _as(rows: pa.Table, wanted: pa.Schema) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +21,10 @@ from rich.table import Table
 
 from include.ingest.connectors import Batch, Connector, Found, SourceError, connector
 from include.ingest.extract import Extract, extracts
-from include.ingest.sources import Entity, Source
+from include.ingest.infer import snake
+from include.ingest.pseudonym import mask_emails
+from include.ingest.scaffold import private
+from include.ingest.sources import Column, Entity, Source
 from include.settings import settings
 
 HOLDS = {
@@ -124,8 +127,9 @@ def check(source: Source, as_of: date | None, data: Path | None, judge: Judge) -
                     if one.name in found:
                         _compare(one, source.entities[one.name], found[one.name])
                 report.notes += reader.findings()
-                if not reader.lands_in_spark:
-                    _judge_day(reader, report, judge)
+                if reader.lands_in_spark:
+                    report.notes.append("A stream: the beginning of the day's first file was tried.")
+                _judge_day(reader, report, judge)
         except (SourceError, OSError) as error:
             report.problems.append(str(error))
         except psycopg.OperationalError as error:
@@ -166,7 +170,7 @@ def _compare(report: EntityReport, entity: Entity, found: list[Found]) -> None:
                 report.lines.append(Line("missing", name, of, column.type, "the source has no such column"))
             continue
         one = there[of]
-        said = _shown(column.pseudonym, one.samples)
+        said = shown(report.name, of, column, one.samples)
         if one.type not in ("", column.type) and one.type not in HOLDS.get(column.type, set()):
             report.lines.append(
                 Line("doubt", name, of, column.type, f"the source says {one.type}" + f": {said}" * bool(said))
@@ -176,6 +180,11 @@ def _compare(report: EntityReport, entity: Entity, found: list[Found]) -> None:
     for one in found:
         if one.name not in entity.source_columns.values() and one.name not in entity.ignore:
             report.lines.append(Line("extra", "", one.name, one.type, "name it, or list it under `ignore`"))
+    if any(line.state == "extra" for line in report.lines):
+        report.notes.append(
+            "columns beyond the YAML are left where they are if they are there at the first landing; of one that "
+            f"appears later the schema_policy says: {entity.schema_policy}"
+        )
     if missing := [line.of for line in report.lines if line.state == "missing"]:
         report.problems.append(
             f"{report.name}: the source lacks {', '.join(missing)}: "
@@ -183,10 +192,11 @@ def _compare(report: EntityReport, entity: Entity, found: list[Found]) -> None:
         )
 
 
-def _shown(pseudonym: str | None, samples: tuple[str, ...]) -> str:
-    if pseudonym:
-        return f"pseudonym {pseudonym}, values not shown"
-    return ", ".join(_cut(one) for one in samples)
+def shown(entity: str, of: str, column: Column, values: Sequence[str]) -> str:
+    """Some values of a column, unless they are a person's or a secret; e-mail addresses are masked."""
+    if column.pseudonym or private(snake(of), entity):
+        return "not shown"
+    return ", ".join(_cut(one) for one in mask_emails(pa.array(values, pa.string())).to_pylist())
 
 
 def _cut(value: str) -> str:
@@ -215,7 +225,7 @@ class _Watched:
         self.source = reader.source.model_copy(update={"entities": entities})
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
-        for batch in self.reader.read(first, last):
+        for batch in self.reader.look(last):
             seen = self.columns.setdefault(batch.entity, {})
             rows = batch.rows
             names = rows.column_names if isinstance(rows, pa.Table) else [name for row in rows for name in row]

@@ -113,8 +113,11 @@ def _compare(
             "and r.partition_on = k.partition_on where k.at is null and " + changed
         ).format(**parts)
     ).fetchall()
-    positions = [at for (at,) in conn.execute(f"select at from key_known as k where at is not null and {changed}")]  # type: ignore[arg-type]
-    copies += [(True, *row.values()) for row in rows.take(positions).select(list(entity.columns)).to_pylist()]
+    positions = [at for (at,) in conn.execute(f"select at from key_known as k where at is not null and {changed}")]
+    copies += [
+        (True, *row.values())
+        for row in rows.take(pa.array(positions, pa.int64())).select(list(entity.columns)).to_pylist()
+    ]
     conn.execute("drop table key_there, key_fresh, key_known")
     return _rows(entity, copies, last)
 

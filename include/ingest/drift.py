@@ -187,18 +187,22 @@ def note(conn: psycopg.Connection, source: Source, name: str, seen_on: Mapping[s
 
 
 def mark(
-    conn: psycopg.Connection, source: Source, name: str, seen_on: Mapping[str, date] | None, first: date, last: date
+    conn: psycopg.Connection,
+    source: Source,
+    name: str,
+    seen_on: Mapping[str, date] | None,
+    landed_days: Sequence[date],
 ) -> None:
-    """Say in ``_landed`` which unnamed columns the days ``first``..``last`` had."""
-    if seen_on is None:
+    """Say in ``_landed`` which unnamed columns the days had."""
+    if seen_on is None or not landed_days:
         return
-    for since in sorted({first, *seen_on.values()}):
+    for since in sorted({landed_days[0], *seen_on.values()}):
         columns = sorted(column for column, day in seen_on.items() if day <= since)
         conn.execute(
-            sql.SQL("update {} set unnamed = %s where entity = %s and partition_on between %s and %s").format(
-                _landed(source)
-            ),
-            (columns, name, since, last),
+            sql.SQL(
+                "update {} set unnamed = %s where entity = %s and partition_on = any(%s) and partition_on >= %s"
+            ).format(_landed(source)),
+            (columns, name, list(landed_days), since),
         )
 
 

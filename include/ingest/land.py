@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from include.dates import days
-from include.ingest import bronze
+from include.ingest import bronze, deletes, drift
 from include.ingest.connectors import Connector, connector
 from include.ingest.extract import Broken, Extract, extracts
 from include.ingest.sources import Source
@@ -55,6 +55,8 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
     range_of_days = list(days(first, last))
     with connect("loader") as conn:
         lock(conn, source)
+        # All before anything is written: a source that lost its keys stops here.
+        found = [_whole(conn, reader, one, first, last) for one in found]
         for one in found:
             started = time.monotonic()
             taken = range_of_days
@@ -63,8 +65,17 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
             _quarantine(conn, source, one, first, last)
             batches = _replace(source, one, taken)
             _record(conn, source, one, taken, batches)
+            drift.mark(conn, source, one.entity, one.seen_on, taken)
             seconds = extracting + time.monotonic() - started
             yield Landed(one.entity, len(taken), one.rows.num_rows, len(one.broken), seconds)
+
+
+def _whole(conn: psycopg.Connection, reader: Connector, one: Extract, first: date, last: date) -> Extract:
+    """Rows with what bronze keeps of columns that the YAML does not name, and with the keys that are gone."""
+    known = drift.note(conn, reader.source, one.entity, one.seen_on)
+    rows = drift.widened(reader.source.entities[one.entity], one.rows, one.extra, known, last)
+    gone = deletes.compared(conn, reader, one, first, last)
+    return replace(one, rows=pa.concat_tables([rows, gone], promote_options="default"), extra=None)
 
 
 def _not_seen_since(
@@ -83,7 +94,7 @@ def _not_seen_since(
     newest = max(there, default=None)
     if newest is None or range_of_days[0] >= newest:
         return one, range_of_days
-    nothing = replace(one, rows=one.rows.slice(0, 0), extra=one.extra and one.extra.slice(0, 0))
+    nothing = replace(one, rows=one.rows.slice(0, 0))
     return nothing, [day for day in range_of_days if day not in there]
 
 
@@ -104,10 +115,19 @@ def _replace(source: Source, one: Extract, taken: list[date]) -> dict[date, str]
 def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: date, last: date) -> None:
     """Text of lines that are no rows, which must not reach the lake: replaced for the days."""
     table = sql.Identifier("quarantine", one.entity)
-    conn.execute(
-        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and rule = %s").format(table),
+    gone = conn.execute(
+        sql.SQL(
+            "delete from {} where source = %s and partition_on between %s and %s "
+            "and (rule = %s or original is not null) returning original is not null"
+        ).format(table),
         (source.source, first, last, LINE_PARSES),
-    )
+    ).fetchall()
+    if (True,) in gone:
+        # Mended rows are laid over what lands now by the gate alone.
+        conn.execute(
+            "delete from ops.quality_result where gate = 'raw' and target = %s and as_of between %s and %s",
+            (f"{source.source}.{one.entity}", first, last),
+        )
     with conn.cursor() as cursor:
         cursor.executemany(
             sql.SQL(
@@ -115,7 +135,7 @@ def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: d
                    values (%s, %s, %s, %s, %s, %s, %s)
                    on conflict (source, partition_on, file, line) do update
                    set rule = excluded.rule, payload = excluded.payload, rules = excluded.rules,
-                       quarantined_at = now()"""
+                       original = null, is_mended = false, columns = '{{}}', quarantined_at = now()"""
             ).format(table),
             [_row(source, broken) for broken in one.broken],
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -12,15 +13,16 @@ import pyarrow as pa
 from psycopg import sql
 
 from include.dates import days
-from include.ingest import bronze
+from include.ingest import bronze, deletes, drift
+from include.ingest.quarantine import Place, with_mended
 from include.ingest.sources import Entity, Source
-from include.ingest.tables import columns, landed, lock
+from include.ingest.tables import ADDED, columns, landed, lock
 from include.ops import LoadCount, record_loads
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
 
 VERDICT = "quarantine_share_within_threshold"
-"""The gate's verdict on an entity's day: its critical rule. ``observed.files`` says which bronze files it judged."""
+"""The gate's verdict on an entity's day: its critical rule. ``observed.batch`` says what the day was made of."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Loaded:
 def load(source: Source, first: date, last: date) -> list[Loaded]:
     """Replace the days ``first``..``last`` of all raw tables of ``source`` by what the gate let through.
 
-    Of several rows with one key on one day the newest ``known_at`` stays, then the last line; the others count as
-    duplicate. ``RuntimeError`` when the gate has no verdict on the bronze files that are there, or a failing one.
+    Of several rows with one key on one day the newest ``known_at`` stays, then a deletion, then the greatest content;
+    the others count as duplicate. ``RuntimeError`` when the gate has no verdict on what bronze holds, or a failing one.
     """
     range_of_days = list(days(first, last))
     result = []
@@ -64,14 +66,26 @@ def load(source: Source, first: date, last: date) -> list[Loaded]:
     return result
 
 
+def refuse_other(source: Source, name: str, batches: Mapping[date, str], landed: Mapping[date, str]) -> None:
+    """``RuntimeError`` where a day of bronze is not made of what was landed."""
+    for day, batch in landed.items():
+        if batch != batches.get(day, bronze.NOTHING):
+            raise RuntimeError(
+                f"Bronze of {source.source}.{name} of {day} is not what was landed: "
+                f"run python -m include.ingest land --source {source.source} --as-of {day} again, then the gate."
+            )
+
+
 def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Sequence[date]) -> None:
     """``RuntimeError`` unless the gate let all entities of the days through, as bronze holds them now."""
     wanted = landed(conn, source, range_of_days)
-    there = {name: bronze.fingerprints(source.source, name) for name in source.entities}
+    for name in source.entities:
+        batches = bronze.batches(source.source, name, range_of_days[0], range_of_days[-1])
+        refuse_other(source, name, batches, {day: wanted[name, day][1] for day in range_of_days})
     verdicts = {
-        (target.split(".", 1)[1], day): (is_passed, files)
-        for target, day, is_passed, files in conn.execute(
-            """select target, as_of, is_passed, observed ->> 'files' from ops.quality_result
+        (target.split(".", 1)[1], day): (is_passed, batch)
+        for target, day, is_passed, batch in conn.execute(
+            """select target, as_of, is_passed, observed ->> 'batch' from ops.quality_result
                where gate = 'raw' and rule = %s and target = any(%s) and as_of between %s and %s""",
             (VERDICT, [f"{source.source}.{name}" for name in source.entities], range_of_days[0], range_of_days[-1]),
         )
@@ -85,13 +99,8 @@ def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Seq
     if broken:
         raise RuntimeError(f"The raw gate stopped {broken[0]} of {broken[1]} ({broken[2]}): nothing of it is loaded.")
     gate = f"run python -m expectations.raw --source {source.source} --as-of"
-    for (name, day), (_, files) in wanted.items():
+    for (name, day), (_, batch) in wanted.items():
         is_passed, judged = verdicts.get((name, day), (None, None))
-        if files != there[name].get(day, bronze.NOTHING):
-            raise RuntimeError(
-                f"Bronze of {source.source}.{name} of {day} is not what was landed: "
-                f"run python -m include.ingest land --source {source.source} --as-of {day}, then the gate."
-            )
         if is_passed is None:
             raise RuntimeError(f"The raw gate has no verdict on {source.source}.{name} of {day}: {gate} {day} first.")
         if not is_passed:
@@ -99,7 +108,7 @@ def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Seq
                 f"The raw gate stopped {source.source}.{name} of {day}: nothing of {source.source} is loaded. "
                 f"See ops.quality_result and quarantine.{name}."
             )
-        if judged != files:
+        if judged != batch:
             raise RuntimeError(
                 f"{source.source}.{name} of {day} was landed again after the gate judged it: {gate} {day} first."
             )
@@ -109,41 +118,39 @@ def _load_entity(
     conn: psycopg.Connection, source: Source, name: str, entity: Entity, range_of_days: Sequence[date]
 ) -> list[LoadCount]:
     bounds = (range_of_days[0], range_of_days[-1])
-    kinds = columns(entity)
-    rows = bronze.read(source.source, name, entity, *bounds)
-    n_in = bronze.count_by_day(rows)
-    good, quarantined = _without_quarantined(conn, source, name, rows, *bounds)
-    n_good = bronze.count_by_day(good)
-
-    stage = sql.Identifier("stage")
+    evolved = _with_evolved(conn, source, name, range_of_days[-1])
+    kinds = columns(entity) | dict.fromkeys(evolved, "text")
+    n_in, n_good, quarantined = _stage(conn, source, name, entity, kinds, evolved, bounds)
     table = sql.Identifier(source.raw_schema, name)
-    names = sql.SQL(", ").join(sql.Identifier(column) for column in kinds)
-    conn.execute(
-        sql.SQL("create temp table {} ({}) on commit drop").format(
-            stage,
-            sql.SQL(", ").join(
-                sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in kinds.items()
-            ),
-        )
-    )
-    copy_table(conn, "stage", good.select(list(kinds)))
+    names = _listed(kinds)
     conn.execute(sql.SQL("delete from {} where partition_on between %s and %s").format(table), bounds)
-    version = sql.SQL(", ").join(sql.Identifier(column) for column in ("partition_on", *entity.key))
+    # What decides is what a row says, never where it stood: a file that comes shuffled or split makes the same table.
     conn.execute(
         sql.SQL(
-            """insert into {table} ({names}) select distinct on ({version}) {names} from {stage}
-               order by {version}, known_at desc, _file desc, _line desc"""
-        ).format(table=table, names=names, version=version, stage=stage)
+            """insert into {table} ({names}) select distinct on ({version}) {names} from stage
+               order by {version}, known_at desc, {cursor} _deleted desc,
+                        _file desc, _line desc"""
+        ).format(
+            table=table,
+            names=names,
+            version=_listed(("partition_on", *entity.key)),
+            # A day's file that is sent again the day after became known then, all of it at once.
+            cursor=sql.SQL("{} desc nulls last,").format(sql.Identifier(entity.cursor))
+            if entity.cursor
+            else sql.SQL(""),
+            content=_listed(one for one in kinds if one not in ADDED),
+        )
     )
-    conn.execute(sql.SQL("drop table {}").format(stage))
+    conn.execute("drop table stage")
+    deletes.fill_tombstones(conn, source, name, *bounds)
     # The order of rows does not matter to the sum, the content of every column does.
     loaded = {
         day: (n, checksum)
         for day, n, checksum in conn.execute(
             sql.SQL(
-                """select partition_on, count(*), sum(hashtextextended(({names})::text, 0))::text
+                """select partition_on, count(*), sum(hash_record_extended(row({names}), 0))::text
                    from {table} where partition_on between %s and %s group by partition_on"""
-            ).format(names=sql.SQL("row({})").format(names), table=table),
+            ).format(names=names, table=table),
             bounds,
         )
     }
@@ -152,31 +159,76 @@ def _load_entity(
         n_loaded, checksum = loaded.get(day, (0, "0"))
         counts.append(
             LoadCount(
-                source.source, name, day, n_in.get(day, 0), n_loaded, n_good.get(day, 0) - n_loaded,
-                quarantined.get(day, 0), checksum,
+                source.source, name, day, n_in[day], n_loaded, n_good[day] - n_loaded, quarantined[day], checksum
             )
         )  # fmt: skip
     record_loads(conn, counts)
     return counts
 
 
-def _without_quarantined(
-    conn: psycopg.Connection, source: Source, name: str, rows: pa.Table, first: date, last: date
-) -> tuple[pa.Table, dict[date, int]]:
-    """The rows that are not in the quarantine, and how many rows a day the quarantine holds."""
+def _stage(
+    conn: psycopg.Connection,
+    source: Source,
+    name: str,
+    entity: Entity,
+    kinds: Mapping[str, str],
+    evolved: Sequence[str],
+    bounds: tuple[date, date],
+) -> tuple[Counter[date], Counter[date], Counter[date]]:
+    """Copy bronze minus quarantine, with the mended rows, to the temporary table ``stage``, piece by piece.
+
+    Returns per day the rows of bronze, those copied, and those in the quarantine.
+    """
+    bad, mended = _quarantined(conn, source, name, bounds)
+    n_in: Counter[date] = Counter()
+    n_good: Counter[date] = Counter()
+    conn.execute(
+        sql.SQL("create temp table stage ({}) on commit drop").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in kinds.items()
+            )
+        )
+    )
+    for rows in bronze.pieces(source.source, name, entity, *bounds, also=evolved):
+        n_in.update(bronze.count_by_day(rows))
+        good = with_mended(entity, rows, mended)
+        if bad.num_rows:
+            good = good.join(bad, keys=bad.column_names, join_type="left anti")
+        n_good.update(bronze.count_by_day(good))
+        copy_table(conn, "stage", good.select(list(kinds)))
+    return n_in, n_good, Counter(bronze.count_by_day(bad))
+
+
+def _quarantined(
+    conn: psycopg.Connection, source: Source, name: str, bounds: tuple[date, date]
+) -> tuple[pa.Table, dict[Place, str]]:
+    """The places (day, file, line) of the rows in the quarantine, and the payloads of those that were mended."""
     found = conn.execute(
         sql.SQL(
-            "select partition_on, file, line from quarantine.{} where source = %s and partition_on between %s and %s"
+            "select partition_on, file, line, is_mended, payload from quarantine.{} "
+            "where source = %s and partition_on between %s and %s"
         ).format(sql.Identifier(name)),
-        (source.source, first, last),
+        (source.source, *bounds),
     ).fetchall()
-    if not found:
-        return rows, {}
-    keys = ["partition_on", "_file", "_line"]
-    bad = pa.table(
-        {
-            key: pa.array(values, rows.schema.field(key).type)
-            for key, values in zip(keys, zip(*found, strict=True), strict=True)
-        }
+    kinds = {"partition_on": pa.date32(), "_file": pa.string(), "_line": pa.int64()}
+    bad = [row[:3] for row in found if not row[3]]
+    return (
+        pa.table({key: pa.array([row[at] for row in bad], kind) for at, (key, kind) in enumerate(kinds.items())}),
+        {row[:3]: row[4] for row in found if row[3]},
     )
-    return rows.join(bad, keys=keys, join_type="left anti"), bronze.count_by_day(bad)
+
+
+def _with_evolved(conn: psycopg.Connection, source: Source, name: str, last: date) -> list[str]:
+    """The columns that the entity gained by evolution, added to its raw table where they are new."""
+    evolved = drift.evolved(conn, source, name, last)
+    for column in evolved:
+        conn.execute(
+            sql.SQL("alter table {} add column if not exists {} text").format(
+                sql.Identifier(source.raw_schema, name), sql.Identifier(column)
+            )
+        )
+    return evolved
+
+
+def _listed(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

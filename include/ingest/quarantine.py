@@ -31,6 +31,7 @@ from include.ingest.extract import is_deleted, text_of
 from include.ingest.pseudonym import mask_emails, pseudonym
 from include.ingest.replay import times
 from include.ingest.sources import Entity, Source, load_source, sources
+from include.ingest.tables import LINE_PARSES
 from include.ops import Check
 from include.settings import ROOT
 from include.warehouse.engine import connect
@@ -81,6 +82,27 @@ def broken_columns(entity: Entity, rules: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one for one in found if isinstance(one, str)))
 
 
+def restore(conn: psycopg.Connection, source: str, name: str, first: date, last: date) -> None:
+    """Give the mended lines that were no rows their texts back, before a gate judges them again."""
+    table = sql.Identifier("quarantine", name)
+    rows = conn.execute(
+        sql.SQL(
+            "select partition_on, file, line, original from quarantine.{} "
+            "where source = %s and partition_on between %s and %s and original is not null"
+        ).format(sql.Identifier(name)),
+        (source, first, last),
+    ).fetchall()
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                """update {} set rule = %s, rules = %s, columns = '{{}}', payload = original, original = null,
+                     is_mended = false
+                   where source = %s and partition_on = %s and file = %s and line = %s"""
+            ).format(table),
+            [(LINE_PARSES, [LINE_PARSES], source, *place) for *place, text in rows if _object(text) is None],
+        )
+
+
 # --- mended rows, laid over bronze -------------------------------------------------------------------
 
 
@@ -116,6 +138,11 @@ class Overlay:
             )
             texts = {(day, file, line): text for day, file, line, text in rows if (day, file, line) in mends}
         return cls(mends, texts, set())
+
+    @property
+    def files(self) -> list[str]:
+        """The files of mended rows."""
+        return sorted({file for _, file, _ in self.mends})
 
     def laid(self, entity: Entity, rows: pa.Table) -> pa.Table:
         """Bronze ``rows`` with mended ones in place of their originals, and ``ORIGINAL``; mended rows come last."""
@@ -157,7 +184,7 @@ def stand_in(entity: Entity, row: dict[str, Any], payload: Mapping[str, str | No
     return made
 
 
-def replaced(entity: Entity, rows: pa.Table, payloads: Mapping[Place, str]) -> pa.Table:
+def with_mended(entity: Entity, rows: pa.Table, payloads: Mapping[Place, str]) -> pa.Table:
     """Bronze ``rows`` with the mended payloads (JSON, as the quarantine holds them) of their places: for load."""
     if not payloads:
         return rows

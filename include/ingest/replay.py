@@ -145,15 +145,13 @@ def order_versions(
 
 
 def numbered(table: pa.Table, columns: list[str], within: str) -> list[str | None]:
-    """Each line's position (from 1) within its group, exact duplicates of an earlier line not counted.
+    """Each line's number (from 1) within its group, by content: the order of the lines does not matter.
 
-    A duplicate gets the position of the line that it repeats. Lines without a group get null.
+    A duplicate gets the number of the line that it repeats. Lines without a group get null.
     """
     frame = table.select(columns).to_pandas()
-    as_code = frame.groupby(columns, dropna=False, sort=False).ngroup()
-    is_first = ~as_code.duplicated()
-    position = pd.Series(np.nan, index=frame.index)
-    position[is_first] = frame[is_first].groupby(within).cumcount() + 1
-    by_code = position[is_first].set_axis(as_code[is_first])
-    found = as_code.map(by_code).where(frame[within].notna())
+    as_code = frame.groupby(columns, dropna=False).ngroup()
+    first = frame[~as_code.duplicated()]
+    position = first.assign(code=as_code[first.index]).sort_values("code").groupby(within).cumcount() + 1
+    found = as_code.map(position.set_axis(as_code[position.index])).where(frame[within].notna())
     return [None if pd.isna(value) else str(int(value)) for value in found]

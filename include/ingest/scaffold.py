@@ -187,7 +187,7 @@ def _proposal(name: str, read: dict[str, Any], found: Sequence[Found]) -> _Propo
             ignore[one.name] = f"becomes {raw}, as another column does"
             continue
         about: dict[str, Any] = {} if raw == one.name else {"from": one.name}
-        if not one.is_key and (why := _private(plain, name)):
+        if not one.is_key and (why := private(plain, name)):
             if not EMAIL.search(plain):
                 ignore[one.name] = why
                 continue
@@ -205,7 +205,8 @@ def _proposal(name: str, read: dict[str, Any], found: Sequence[Found]) -> _Propo
     return _Proposal(name, read, key, cursor, columns, ignore)
 
 
-def _private(column: str, entity: str) -> str | None:
+def private(column: str, entity: str) -> str | None:
+    """Why a column's values are nobody's business, by its name; None where they may be shown."""
     if SECRET.search(column):
         return "a secret"
     is_person = PERSON.search(column) or (column == "name" and PEOPLE.search(entity))
@@ -262,4 +263,6 @@ def _declarations(name: str, proposals: Sequence[_Proposal]) -> str:
 def _model(name: str, one: _Proposal) -> str:
     columns = [*one.columns, "_deleted as is_deleted", "known_at", "partition_on as known_on"]
     listed = ",\n".join(f"    {column}" for column in columns)
-    return f'select\n{listed}\nfrom {{{{ source("{name}", "{one.name}") }}}}\n'
+    # Where the policy is `evolve`, columns that appear one day come after these.
+    of = f'("{name}", "{one.name}")'
+    return f"select\n{listed}\n    {{{{ evolved{of} }}}}\nfrom {{{{ source{of} }}}}\n"

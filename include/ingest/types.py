@@ -51,9 +51,17 @@ def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.
             # Said in full: pandas gives a time without a zone that of the row before it.
             shaped = pc.if_else(pc.equal(pc.utf8_length(shaped), 10), _joined(shaped, "T00:00"), shaped)
             shaped = pc.if_else(pc.match_substring_regex(shaped, HAS_ZONE), shaped, _joined(shaped, "Z"))
-        typed = pd.to_datetime(shaped.to_pandas(), format="ISO8601", utc=kind == "timestamptz", errors="coerce")
+        typed = _moments(shaped, is_utc=kind == "timestamptz")
     is_null = values.is_null().to_numpy(zero_copy_only=False)
     return typed, is_null | typed.notna().to_numpy()
+
+
+def _moments(shaped: pa.Array, is_utc: bool) -> pd.Series:
+    try:
+        # Ten times faster, but for the whole column or not at all.
+        return pc.cast(shaped, pa.timestamp("ns", tz="UTC" if is_utc else None)).to_pandas()
+    except pa.ArrowInvalid:
+        return pd.to_datetime(shaped.to_pandas(), format="ISO8601", utc=is_utc, errors="coerce")
 
 
 def _joined(values: pa.Array, suffix: str) -> pa.Array:

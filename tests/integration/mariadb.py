@@ -88,7 +88,8 @@ def server() -> Iterator[MariaDB]:
             [binary, "--no-defaults", f"--datadir={folder}/data", f"--socket={folder}/socket", f"--port={port}",
              f"--pid-file={folder}/pid", f"--tmpdir={folder}", "--bind-address=127.0.0.1", "--skip-log-bin",
              "--innodb-buffer-pool-size=256M", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0",
-             "--local-infile=1", "--character-set-server=utf8mb4", "--secure-file-priv=", "--innodb-log-file-size=256M", "--sql-mode="],
+             "--local-infile=1", "--character-set-server=utf8mb4", "--secure-file-priv=",
+             "--innodb-log-file-size=256M", "--sql-mode="],
             stdout=subprocess.DEVNULL, stderr=(folder / "log").open("w"), cwd=folder, **as_user,
         )  # fmt: skip
         found = MariaDB(port)

@@ -134,6 +134,10 @@ class Connector:
         """
         raise NotImplementedError
 
+    def look(self, day: date) -> Iterator[Batch]:
+        """Rows of one day, for ``source check``: all of them, or as many as a person waits for."""
+        return self.read(day, day)
+
     def keys(self, entity: str) -> pa.Table:
         """All keys that the source has now, strings under the raw names: for ``deletes: {by: keys}``."""
         raise SourceError(f"{self.source.source}.{entity}: {self.name} cannot compare keys; use deletes by column.")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from include.ingest.connectors.base import Batch, Connector, Options, SourceError
+from include.ingest.connectors.base import Batch, Connector, Found, Options, SourceError
 from include.ingest.connectors.dump import catalogue_day
 from include.ingest.sources import Entity, Source
 
@@ -55,6 +55,16 @@ class Holidays(Connector):
 
     def span(self) -> tuple[date | None, date | None]:
         return self.connection.first_day, None
+
+    def discover(self) -> dict[str, list[Found]]:
+        types = {"holiday_on": "date", "is_public": "boolean"}
+        return {
+            name: [
+                Found(column, types.get(column, "text"), is_nullable=False, is_key=column in COLUMNS[:3])
+                for column in COLUMNS
+            ]
+            for name in self.source.entities
+        }
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
         begin = self.connection.first_day

@@ -145,10 +145,16 @@ class HttpSession(requests.Session):
             logging.getLogger(name).removeFilter(self.redact)
         super().close()
 
+    def _secret(self, name: str) -> str:
+        try:
+            return given(name)
+        except ValueError as error:
+            raise SourceError(f"{self.who}: {error}") from None
+
     def _base_url(self) -> str:
         if self.connection.base_url:
             return self.connection.base_url
-        url = given(self.connection.base_url_secret or "").strip()
+        url = self._secret(self.connection.base_url_secret or "").strip()
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise SourceError(
@@ -159,7 +165,7 @@ class HttpSession(requests.Session):
         return url
 
     def authentication(self) -> AuthBase | None:
-        """dlt's authentication with the secrets that the YAML names. ``ValueError`` says which is missing."""
+        """dlt's authentication with the secrets that the YAML names. ``SourceError`` says which is missing."""
         how = self.connection.auth
         if how is None:
             return None
@@ -167,7 +173,7 @@ class HttpSession(requests.Session):
         os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
         from dlt.sources.helpers.rest_client import auth
 
-        secret = given(how.secret)
+        secret = self._secret(how.secret)
         self.secrets.append(secret)
         if isinstance(how, Bearer):
             return auth.BearerTokenAuth(token=secret)

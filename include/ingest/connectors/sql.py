@@ -33,7 +33,8 @@ DRIVERS = {
     "postgres": "postgresql+psycopg",
 }
 
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Not {4}: that is how often a part of a regular expression occurs.
+PLACEHOLDER = re.compile(r"\{([a-z_]\w*)\}")
 SLACK = timedelta(hours=3)
 """By how much a window of local times is wider than the days in UTC: a changed clock can move a row by less."""
 
@@ -311,15 +312,30 @@ class Sql(Connector):
 
     def _hints(self, text: str) -> tuple[str, ...]:
         """MyISAM, which OpenCart 3 uses, knows no snapshot and locks a table while it is read: be quick at least."""
+        return ("SQL_BUFFER_RESULT",) if self._without_snapshot(text) else ()
+
+    def _without_snapshot(self, text: str) -> list[str]:
+        """The tables in a query whose storage engine cannot show them as they were at one moment."""
         if not self._is_mysql:
-            return ()
+            return []
         with self._engine().connect() as connection:
-            slow: Any = connection.exec_driver_sql(
+            found: Any = connection.exec_driver_sql(
                 "select table_name from information_schema.tables where table_schema = database() "
                 "and engine in ('MyISAM', 'Aria')"
             ).scalars()
-            words = set(re.findall(r"[\w$]+", text))
-            return ("SQL_BUFFER_RESULT",) if words & set(slow) else ()
+            return sorted(set(re.findall(r"[\w$]+", text)) & set(found))
+
+    def findings(self) -> list[str]:
+        text = " ".join(self.connection.filled(one.table or one.query) for one in self.reads.values())
+        self._engine()
+        tables = self._asked("its storage engines", lambda: self._without_snapshot(text))
+        if not tables:
+            return []
+        return [
+            f"{', '.join(tables)}: of engine MyISAM or Aria, which cannot show a table as it was at one moment. "
+            "Changes made while it is read may be seen in part, and writers wait meanwhile: load when the shop is "
+            "quiet, or convert the tables to InnoDB."
+        ]
 
     def keys(self, entity: str) -> pa.Table:
         shape = self._shape(entity)

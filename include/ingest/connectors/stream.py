@@ -20,13 +20,16 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import zstandard
 from pydantic import field_validator
 
 from include.dates import parse_day
-from include.ingest.connectors.base import Batch, Connector, Options, SourceError
+from include.ingest import files
+from include.ingest.connectors.base import Batch, Connector, Found, Options, SourceError
+from include.ingest.infer import infer
 from include.ingest.sources import Entity, Source
 from include.settings import settings
 from include.warehouse.copy import copy_table
@@ -88,6 +91,38 @@ class Stream(Connector):
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
         raise SourceError(f"{self.source.source} is a stream: run python -m spark_jobs.stream.")
+
+    def look(self, day: date) -> Iterator[Batch]:
+        """The first piece of the day's first file of each entity."""
+        seen: set[str] = set()
+        for one in self.arrivals():
+            if one.day != day or one.entity in seen:
+                continue
+            seen.add(one.entity)
+            rows = files.read_jsonl(Path(one.path), files.Wanted([], ()), n_pieces=1)
+            yield Batch(
+                one.entity,
+                rows.table,
+                file=one.label,
+                line=rows.line,
+                partition_on=np.full(len(rows.line), np.datetime64(day)),
+                errors=rows.errors,
+                broken=rows.broken,
+                columns=rows.columns,
+            )
+
+    def discover(self) -> dict[str, list[Found]]:
+        """From the first rows of the newest file of each entity; without entities, of all files as ``events``."""
+        if not self.source.entities:
+            events = {"events": Entity.model_construct(key=[], columns={}, read={})}
+            return Stream(self.source.model_copy(update={"entities": events}), self.data).discover()
+        newest = {one.entity: one for one in self.arrivals()}
+        found = {}
+        for one in newest.values():
+            rows = files.read_jsonl(Path(one.path), files.Wanted([], ()), n_pieces=1)
+            some = rows.table.slice(0, files.N_SAMPLED)
+            found[one.entity] = infer({name: some.column(name).to_pylist() for name in some.column_names})
+        return found
 
     def arrivals(self) -> list[Arrival]:
         """The whole files there are, by entity, day and path. ``SourceError`` where a path says no day."""

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from include.dates import days
-from include.ingest.connectors.base import Batch, Connector, Options, SourceError
+from include.ingest.connectors.base import Batch, Connector, Found, Options, SourceError
 from include.ingest.connectors.http import HttpConnection, HttpSession, Refused, Unreachable
 from include.ingest.sources import Entity, Source
 from include.settings import settings
@@ -63,6 +63,15 @@ class Weather(Connector):
 
     def span(self) -> tuple[date | None, date | None]:
         return self.connection.first_day, None
+
+    def discover(self) -> dict[str, list[Found]]:
+        made = [
+            Found("place", "text", is_nullable=False, is_key=True),
+            Found("weather_on", "date", is_nullable=False, is_key=True),
+            Found("is_estimated", "boolean", is_nullable=False),
+        ]
+        values = [Found(name, "numeric(18,4)") for name in self.connection.daily]
+        return {name: [*made, *values] for name in self.source.entities}
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
         since = max(first - timedelta(days=self.connection.revisit_days), self.connection.first_day)

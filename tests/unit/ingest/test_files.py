@@ -80,6 +80,12 @@ def test_a_broken_line_does_not_take_its_neighbours_with_it(tmp_path, bad, probl
     assert rows.broken[1].startswith(bad[:1].replace("\udce9", "�"))
 
 
+def test_a_line_is_set_aside_for_a_column_that_nobody_reads_too(tmp_path):
+    rows = _csv(tmp_path, b"Id,Secret\n1,a\n2,\xff\n", Wanted(["Id"]))
+    assert _columns(rows) == {"Id": ["1", None]}
+    assert rows.errors[1] == "not UTF-8 text, in the column Secret"
+
+
 def test_a_quoted_field_whose_second_line_is_no_text_is_set_aside(tmp_path):
     rows = _csv(tmp_path, b'Id,Name\n1,"a\n\xff"\n3,c\n')
     assert _columns(rows)["Id"][-1] == "3"
@@ -91,6 +97,7 @@ LINES = ["1,a", '2,"b', "3", '"4', '5,"x ""y"""', "6,b,c", '7,"', '8,a"b', "", '
 
 
 @given(st.lists(st.sampled_from([line for line in LINES if line]), max_size=12))
+@example(['"4', '7,"'])
 def test_every_line_is_a_row_or_is_broken(tmp_path_factory, body):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     path.write_text("Id,Name\n" + "\n".join(body) + "\n", newline="")
@@ -110,6 +117,7 @@ bodies = st.lists(
 @given(bodies, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(['"', "'", ""]), st.integers(4, 40))
 @example(["1,a", "2,b", "\ufeff3,c"], "\n", True, '"', 10)
 @example(["1,a", "", "2,b"], "\r\n", True, '"', 4)
+@example(["1,a\r2,b", "", "3,c"], "\n", True, '"', 40)
 @example(['1,"a"b', "2,c"], "\n", True, '"', 40)
 def test_all_at_once_and_line_by_line_are_the_same(tmp_path_factory, body, end, is_ended, quote, size):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
@@ -185,7 +193,7 @@ def test_jsonl_takes_objects_and_sets_the_rest_aside(tmp_path):
 
 
 def test_a_number_in_json_keeps_every_digit(tmp_path):
-    digits = "9" * 400
+    digits = "9" * 5000
     rows = _jsonl(tmp_path, f'{{"Id": {digits}, "Name": 0.10}}', '{"Id": NaN, "Name": true}', '{"Id": -1e400}')
     assert _columns(rows) == {"Id": [digits, "NaN", "-1e400"], "Name": ["0.10", "true", None]}
 

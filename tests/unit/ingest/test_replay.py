@@ -139,3 +139,25 @@ def test_rows_become_known_with_their_order_and_unknown_ones_with_their_neighbou
 def test_duplicates_get_the_number_of_the_line_that_they_repeat():
     table = pa.table({"invoice": ["1", "1", "1", "2", "1", None], "code": ["a", "b", "a", "a", "c", None]})
     assert replay.numbered(table, ["invoice", "code"], "invoice") == ["1", "2", "1", "1", "3", None]
+
+
+lines = st.lists(
+    st.tuples(st.sampled_from(["1", "2"]) | st.none(), st.sampled_from("abc") | st.none(), st.sampled_from("xy")),
+    min_size=1,
+    max_size=10,
+)
+
+
+@given(lines, st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_a_line_has_the_same_number_wherever_it_stands(rows, random):
+    def numbers(of):
+        table = pa.table({name: [row[at] for row in of] for at, name in enumerate(("invoice", "code", "note"))})
+        return dict(zip(of, replay.numbered(table, ["invoice", "code", "note"], "invoice"), strict=True))
+
+    shuffled = random.sample([*rows, *rows], 2 * len(rows))
+    assert numbers(shuffled) == numbers(rows)
+    found = numbers(rows)
+    for invoice in {row[0] for row in rows} - {None}:
+        own = [int(found[row]) for row in set(rows) if row[0] == invoice]
+        assert sorted(own) == list(range(1, len(own) + 1))

@@ -19,7 +19,7 @@ shipments as (
     from days
     inner join {{ source("marketplace_api", "shipments") }} as shipments
         on days.order_id = shipments.order_id and days.known_on >= shipments.partition_on
-    order by days.order_id, days.known_on, shipments.shipment_id, shipments.partition_on desc
+    order by days.order_id asc, days.known_on asc, shipments.shipment_id asc, shipments.partition_on desc
 )
 
 select
