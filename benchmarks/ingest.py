@@ -74,14 +74,6 @@ def events(rng: np.random.Generator, day: date, hour: int, n: int) -> bytes:
     is_known = rng.random(n_visits) < 0.3
     email = pc.binary_join_element_wise('"c', pa.array(visitor).cast(pa.string()), '@example.org"', "")
     email = pc.if_else(pa.array(is_known), email, "null")
-    agents = pa.array(
-        [
-            "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0",
-            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Safari/604.1",
-            "ExampleBot/2.1 (+https://bot.example.org)",
-        ]
-    )
-    agent = np.where(is_bot, 2, visitor % 2)
     text = pc.binary_join_element_wise(
         '{"event_id":"', _hex(ids), '","visitor_id":"v', pa.array(visitor[visit]).cast(pa.string()),
         '","customer_email":', email.take(pa.array(visit)),
@@ -89,7 +81,7 @@ def events(rng: np.random.Generator, day: date, hour: int, n: int) -> bytes:
         '","product_id":"', pa.array(rng.zipf(1.4, n) % 20_000).cast(pa.string()),
         '","event_at":"', _time(at), 'Z","sent_at":"', _time(sent),
         'Z","campaign":', campaign.take(pa.array(chosen_campaign[visit])),
-        ',"user_agent":"', agents.take(pa.array(agent[visit])), '"}', "",
+        "}", "",
     )  # fmt: skip
     broken = rng.random(n) < BROKEN_SHARE
     text = pc.if_else(pa.array(broken), pc.utf8_slice_codeunits(text, 0, 100), text)
@@ -122,3 +114,174 @@ def generate(folder: Path, n_bytes: float, seed: int) -> list[date]:
                 for start in range(0, per_hour, EVENTS_A_CHUNK):
                     handle.write(events(rng, day, hour, min(EVENTS_A_CHUNK, per_hour - start)))
     return made
+
+
+# --- measuring ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def own_home() -> Iterator[Path]:
+    """An empty home with a migrated Postgres, both gone afterwards, however it ends."""
+    home = Path(tempfile.mkdtemp(prefix="emporium-bench-"))
+    home.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    from include.settings import settings
+
+    jars = settings().jars_dir
+    for name in [one for one in os.environ if one.startswith("EMPORIUM_") and not one.startswith("EMPORIUM_SPARK_")]:
+        del os.environ[name]
+    os.environ |= {"EMPORIUM_HOME": str(home), "EMPORIUM_PG_PORT": str(port), "EMPORIUM_JARS": str(jars)}
+    settings.cache_clear()
+    from include.ingest.tables import prepare
+    from include.services import postgres
+    from include.warehouse.migrate import migrate
+
+    try:
+        postgres.start()
+        migrate()
+        prepare()
+        yield home
+    finally:
+        postgres.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass
+class Ran:
+    """A command that ended: wall and CPU seconds with its children, the most memory they had at once."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+class _Sampler(threading.Thread):
+    """The most memory of a process and all its descendants together; shared pages count once."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.root, self.peak, self.stopped = psutil.Process(pid), 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(SAMPLE_SECONDS):
+            total = 0
+            with contextlib.suppress(psutil.Error):
+                for process in [self.root, *self.root.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        total += process.memory_full_info().pss
+            self.peak = max(self.peak, total / 1e6)
+
+
+def run(module: str, *arguments: str) -> Ran:
+    """``python -m module arguments``; ``SystemExit`` with its last lines where it fails."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    # A group of its own, so that it and its JVM can be ended together.
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        sampler = _Sampler(process.pid)
+        sampler.start()
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            sampler.stopped.set()
+    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        raise SystemExit(f"python -m {module} {' '.join(arguments)} failed:\n{output[-3000:]}")
+    print("\n".join(f"  {line}" for line in output.splitlines() if "WARNING" not in line), file=sys.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ran(wall, cpu, sampler.peak)
+
+
+def floor(folder: Path) -> float:
+    """Seconds to read the files and COPY their lines into an unlogged table of one column."""
+    from include.warehouse.engine import connect
+
+    started = time.monotonic()
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("create unlogged table public.floor (line text)")
+        # No character of a line means this quote or this delimiter.
+        with cursor.copy("copy public.floor from stdin (format csv, quote e'\\x01', delimiter e'\\x02')") as copy:
+            for path in sorted(folder.iterdir()):
+                with open(path, "rb") as handle:
+                    while data := handle.read(2**20):
+                        copy.write(data)
+    seconds = time.monotonic() - started
+    with connect() as conn:
+        conn.execute("drop table public.floor")
+    return seconds
+
+
+def measure(gigabytes: float, seed: int) -> dict[str, float]:
+    """Generate, take the floor, bring to bronze, make sessions; the figures."""
+    with own_home() as home:
+        folder = home / "demo" / "clicks"
+        print(f"generating {gigabytes} GB in {folder}", file=sys.stderr)
+        made = generate(folder, gigabytes * GB, seed)
+        size = sum(path.stat().st_size for path in folder.iterdir()) / GB
+        floor_seconds = floor(folder)
+        days = ["--source", "demo_clicks", "--from", str(made[0]), "--as-of", str(made[-1])]
+        bronze = run("spark_jobs.stream", *days)
+        gate = run("expectations.raw", *days)
+        sessions = run("spark_jobs.sessions", *days)
+        commands = (bronze, gate, sessions)
+        hours = sum(one.wall for one in commands) / 3600
+        from include.warehouse.engine import connect
+
+        with connect() as conn:
+            counted = conn.execute(
+                "select sum(n_in), sum(n_loaded), sum(n_duplicate), sum(n_quarantined) from ops.load_audit"
+            ).fetchone()
+            sessions_made = conn.execute("select count(*) from raw_demo_clicks.sessions").fetchone()
+        assert counted
+        assert sessions_made
+        return {
+            "gb": round(size, 3),
+            "events": int(counted[0]),
+            "loaded": int(counted[1]),
+            "duplicates": int(counted[2]),
+            "quarantined": int(counted[3]),
+            "sessions": int(sessions_made[0]),
+            "bronze_seconds": round(bronze.wall, 1),
+            "gate_seconds": round(gate.wall, 1),
+            "sessions_seconds": round(sessions.wall, 1),
+            "floor_seconds": round(floor_seconds, 1),
+            "bronze_cpu_seconds": round(bronze.cpu, 1),
+            "gate_cpu_seconds": round(gate.cpu, 1),
+            "sessions_cpu_seconds": round(sessions.cpu, 1),
+            "bronze_gb_per_hour": round(size / bronze.wall * 3600, 1),
+            "through_gb_per_hour": round(size / hours, 1),
+            "floor_gb_per_hour": round(size / floor_seconds * 3600, 1),
+            "bronze_peak_mb": round(bronze.peak_mb),
+            "gate_peak_mb": round(gate.peak_mb),
+            "sessions_peak_mb": round(sessions.peak_mb),
+            "peak_rss_mb": round(max(one.peak_mb for one in commands)),
+        }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; the figures on stdout, progress on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__.splitlines()[0])
+    parser.add_argument("--gb", type=float, default=1.0, help="gigabytes (1e9 bytes) of events; default 1")
+    parser.add_argument("--seed", type=int, default=20240229)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line per figure")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        figures = measure(args.gb, args.seed)
+    except KeyboardInterrupt:
+        print("interrupted; everything is cleaned up", file=sys.stderr)
+        return 130
+    print(json.dumps(figures) if args.json else "\n".join(f"{name:24}{value}" for name, value in figures.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

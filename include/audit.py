@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import date
 
 import psycopg
+from deltalake import DeltaTable
 from psycopg import sql
 
+from include import lake
 from include.warehouse.engine import connect
 from include.warehouse.publish import checksum
 
@@ -44,10 +46,7 @@ def loads(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
     if not rows:
         yield Line("load", "all sources", False, f"nothing was loaded as of {as_of}")
     for source, entity, n_in, n_loaded, n_duplicate, n_quarantined in rows:
-        there = conn.execute(
-            sql.SQL("select count(*) from {} where partition_on = %s").format(sql.Identifier(f"raw_{source}", entity)),
-            (as_of,),
-        ).fetchone()
+        there = _n_there(conn, source, entity, as_of)
         held = (0,)
         if conn.execute("select to_regclass(%s)", (f"quarantine.{entity}",)).fetchone() != (None,):
             held = conn.execute(
@@ -57,14 +56,29 @@ def loads(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
                 ).format(sql.Identifier("quarantine", entity)),
                 (as_of, source),
             ).fetchone() or (0,)
-        ok = n_in == n_loaded + n_duplicate + n_quarantined and there == (n_loaded,) and held[0] == n_quarantined
+        ok = n_in == n_loaded + n_duplicate + n_quarantined and there == n_loaded and held[0] == n_quarantined
         yield Line(
             "load",
             f"{source}.{entity}",
             ok,
             f"{n_in:,} in = {n_loaded:,} loaded + {n_duplicate:,} duplicate + {n_quarantined:,} quarantined"
-            + ("" if ok else f"; raw has {there[0] if there else 0:,}, quarantine has {held[0]:,}"),
+            + ("" if ok else f"; there are {there:,}, quarantine has {held[0]:,}"),
         )
+
+
+def _n_there(conn: psycopg.Connection, source: str, entity: str, as_of: date) -> int:
+    """Rows of the day in the raw table; of events, which have none, in ``lake/silver/events``."""
+    if conn.execute("select to_regclass(%s)", (f'raw_{source}."{entity}"',)).fetchone() != (None,):
+        count = sql.SQL("select count(*) from {} where partition_on = %s").format(
+            sql.Identifier(f"raw_{source}", entity)
+        )
+        row = conn.execute(count, (as_of,)).fetchone()
+        return row[0] if row else 0
+    uri = lake.table_uri("silver", "events")
+    if not lake.exists(uri):
+        return 0
+    of_day = [("source", "=", source), ("known_month", "=", as_of.replace(day=1)), ("known_on", "=", as_of)]
+    return sum(piece.num_rows for piece in lake.scan(DeltaTable(uri), of_day, columns=["known_on"]))
 
 
 def quality(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:

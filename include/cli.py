@@ -250,5 +250,95 @@ def source_list() -> None:
     _say(f"types: {', '.join(names())}")
 
 
+quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that broke a rule: list, show, put mended ones back.")
+app.add_typer(quarantine_app, name="quarantine")
+
+OfSource = Annotated[str | None, typer.Option("--source", help="Only this source.")]
+OfEntity = Annotated[str | None, typer.Option("--entity", help="Only this entity.")]
+OfRule = Annotated[str | None, typer.Option("--rule", help="Only rows that break this rule.")]
+
+
+@quarantine_app.command("list")
+def quarantine_list(source: OfSource = None, entity: OfEntity = None, as_of: Day = None, rule: OfRule = None) -> None:
+    """How many rows there are, by source, entity, day and the first rule that they break."""
+    from include.ingest.quarantine import MENDED, Wanted, counts, lost_mends
+
+    wanted = Wanted(source, entity, _day(as_of), rule)
+    try:
+        found, lost = counts(wanted), lost_mends(wanted)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    table = Table()
+    for header in ("source", "entity", "day", "rule", "rows"):
+        table.add_column(header, overflow="fold", justify="right" if header == "rows" else "left")
+    for of, name, day, broken, n in found:
+        table.add_row(of, name, str(day), "mended, loaded" if broken == MENDED else broken, str(n))
+    if found:
+        console.print(table, markup=False)
+    n_aside = sum(n for *_, broken, n in found if broken != MENDED)
+    _say(f"{n_aside} rows are set aside.")
+    for line in lost:
+        _say(line)
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    source: OfSource = None,
+    entity: OfEntity = None,
+    as_of: Day = None,
+    rule: OfRule = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, all of them, to mend and replay.")] = False,
+) -> None:
+    """The rows: file and line, the rules that they break, and what they hold."""
+    from include.ingest.quarantine import Wanted, rows_aside
+
+    try:
+        rows = rows_aside(Wanted(source, entity, _day(as_of), rule), None if as_json else limit)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    for row in rows:
+        if as_json:
+            if not row.is_mended:
+                print(row.as_json())
+            continue
+        what = "mended, loaded" if row.is_mended else ", ".join(row.rules)
+        columns = f" (column {', '.join(row.columns)})" if row.columns else ""
+        _say(f"{row.source}.{row.entity} of {row.partition_on}, {row.file}:{row.line}: {what}{columns}")
+        _say(f"  {row.payload}")
+
+
+@quarantine_app.command("replay")
+def quarantine_replay(
+    file: Annotated[
+        typer.FileText | None, typer.Argument(help="JSON lines of `show --json`, payloads mended; - for stdin.")
+    ] = None,
+    rejudge: Annotated[bool, typer.Option("--all", help="Judge a day again as it is: the YAML was mended.")] = False,
+    source: OfSource = None,
+    as_of: Day = None,
+) -> None:
+    """Put mended rows back, then judge and load their days again; what still breaks a rule stays."""
+    from include.ingest.quarantine import rerun, store
+    from include.ingest.sources import load_source
+
+    day = _day(as_of)
+    try:
+        if rejudge and file is None and source and day:
+            of_days = {source: [day]}
+        elif file is not None and not (rejudge or source or day):
+            stored = store(file)
+            _say(f"{stored.n_mended} rows mended, {stored.n_unchanged} unchanged.")
+            of_days = stored.days
+        else:
+            raise ValueError("Say either a FILE of mended rows, or --all with --source and --as-of.")
+        for name, mended_days in of_days.items():
+            for line in rerun(load_source(name), mended_days):
+                _say(line)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    for name, mended_days in of_days.items():
+        _say(f"{name}: {', '.join(map(str, mended_days))} is loaded. Run the night again from `warehouse` on.")
+
+
 if __name__ == "__main__":
     app()

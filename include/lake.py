@@ -19,6 +19,8 @@ from pyarrow.parquet import filters_to_expression
 
 from include.settings import settings
 
+STATISTICS = "delta.dataSkippingStatsColumns"
+
 
 def table_uri(*parts: str) -> str:
     """Address of a table: ``table_uri('core', 'orders')`` -> ``<lake>/core/orders``."""
@@ -35,7 +37,7 @@ def properties(statistics_on: Sequence[str]) -> dict[str, str]:
     """
     kept = f"interval {settings().lake_retention_days} days"
     return {
-        "delta.dataSkippingStatsColumns": ",".join(statistics_on),
+        STATISTICS: ",".join(statistics_on),
         "delta.logRetentionDuration": kept,
         "delta.deletedFileRetentionDuration": kept,
         "delta.checkpointInterval": "20",

@@ -25,6 +25,9 @@ from include.warehouse.engine import connect, dsn
 LAYERS = ("ingest", "warehouse", "features", "train", "score", "monitor")
 """The DAGs of a night, in the order of the data."""
 
+BESIDE = ("maintenance",)
+"""DAGs that have a schedule of their own and no part in a night."""
+
 POLL_SECONDS = 1.0
 HAND_OFF_TIMEOUT_SECONDS = 180
 """How long a layer may take to start after the one before it ended."""
@@ -112,10 +115,10 @@ def run(console: Console, *, as_of: date | None, first: date | None, group: str,
 
 
 def register(api: Airflow) -> None:
-    """Make Airflow ready for a night, whoever triggers it: every layer known and unpaused, every pool there."""
-    api.wait_for_dags(LAYERS)
-    for layer in LAYERS:
-        api.unpause(layer)
+    """Make Airflow ready for a night, whoever triggers it: every DAG known and unpaused, every pool there."""
+    api.wait_for_dags(LAYERS + BESIDE)
+    for dag_id in LAYERS + BESIDE:
+        api.unpause(dag_id)
     for name, pool in json.loads((ROOT / "include" / "airflow" / "pools.json").read_text()).items():
         api.set_pool(name, pool["slots"], pool["description"])
 

@@ -66,7 +66,9 @@ def read_bronze(spark: SparkSession, source: Source, name: str, first: date, las
     columns = list(source.entities[name].columns)
     if not lake.exists(uri):
         named = "".join(f"`{column}` string, " for column in columns)
-        empty = f"{named}partition_on date, known_at timestamp, _file string, _line bigint, is_bad boolean"
+        empty = (
+            f"{named}partition_on date, known_at timestamp, _file string, _line bigint, _error string, is_bad boolean"
+        )
         return spark.createDataFrame([], empty)
     rows = spark.read.format("delta").load(spark_uri(uri))
     absent = {column: F.lit(None).cast("string") for column in columns if column not in rows.columns}
@@ -78,7 +80,7 @@ def read_bronze(spark: SparkSession, source: Source, name: str, first: date, las
         rows.where(months & F.col("partition_on").between(first, last))
         .withColumns(absent)
         .select(*(F.col(f"`{column}`") for column in columns), "partition_on", "known_at", "_file", "_line",
-                is_bad.alias("is_bad"))
+                "_error", is_bad.alias("is_bad"))
     )  # fmt: skip
 
 
@@ -89,19 +91,24 @@ def conformed(rows: DataFrame, source: Source, entity: Entity) -> DataFrame:
         *(typed(column.type, F.col(f"`{name}`")).alias(name) for name, column in entity.columns.items()),
         F.col("known_at").alias("_known_at"),
         F.col("partition_on").alias("_known_on"),
+        F.concat_ws(":", "_file", "_line").alias("_place"),
     )
 
     def made(name: str, kind: str = "string") -> Column:
         return F.expr(entity.events[name]).cast(kind) if name in entity.events else F.lit(None).cast(kind)
 
+    def needed(name: str, kind: str = "string") -> Column:
+        why = F.concat(F.lit(f"{source.source}: events.{name} is null in "), "_place", F.lit(": a rule must refuse it"))
+        return F.coalesce(made(name, kind), F.raise_error(why).cast(kind))
+
     def text(name: str) -> Column:
         return F.nullif(F.trim(made(name)), F.lit(""))
 
     shaped = typed_rows.select(
-        made("event_id").alias("event_id"),
-        made("visitor_id").alias("visitor_id"),
-        made("event_type").alias("event_type"),
-        made("event_at", "timestamp").alias("event_at"),
+        needed("event_id").alias("event_id"),
+        needed("visitor_id").alias("visitor_id"),
+        needed("event_type").alias("event_type"),
+        needed("event_at", "timestamp").alias("event_at"),
         text("customer_id").alias("customer_id"),
         text("product_id").alias("product_id"),
         text("campaign").alias("campaign"),

@@ -26,6 +26,7 @@ from include import lake
 from include.dates import days
 from include.ingest.arguments import add_range, check_range
 from include.ingest.load import refuse_unjudged
+from include.ingest.quarantine import with_mended
 from include.ingest.sources import Entity, Source, load_source
 from include.ingest.tables import SESSIONS, landed, lock
 from include.ops import LoadCount, record_loads
@@ -46,6 +47,9 @@ from spark_jobs.versions import retried, spark_uri
 
 ROWS_PER_CHUNK = 20_000_000
 """Days are taken together up to this many rows: what bounds the space that a shuffle needs on disk."""
+
+LONG_ROWS = 1_000_000
+"""More rows than this repay a JVM that compiles well."""
 
 ROWS_PER_TASK = 400_000
 """What one task sorts: its rows and the window over them fit into the memory of a 1 GB driver."""
@@ -179,35 +183,32 @@ class _Day:
 def _good(
     spark: SparkSession, conn: psycopg.Connection, source: Source, name: str, first: date, last: date
 ) -> tuple[DataFrame, dict[date, _Day]]:
-    """The rows that the gate let through, and what each day counts."""
-    rows = read_bronze(spark, source, name, first, last)
-    held = dict(
+    """The rows that the gate let through, mended ones laid over, and what each day counts."""
+    rows = _with_mended(spark, conn, source, name, read_bronze(spark, source, name, first, last), first, last)
+    held: dict[date, int] = dict(
         conn.execute(
             sql.SQL(
-                "select partition_on, count(*) from quarantine.{} where source = %s and partition_on between %s and %s "
-                "group by partition_on"
+                "select partition_on, count(*) from quarantine.{} "
+                "where source = %s and partition_on between %s and %s and not is_mended group by partition_on"
             ).format(sql.Identifier(name)),
             (source.source, first, last),
         ).fetchall()
     )
-    counted = {
-        row["partition_on"]: (row["n"], row["n_bad"])
-        for row in rows.groupBy("partition_on")
-        .agg(F.count("*").alias("n"), F.count_if("is_bad").alias("n_bad"))
-        .collect()
-    }
+    per_day = rows.groupBy("partition_on").agg(F.count("*").alias("n"), F.count_if("is_bad").alias("n_bad"))
+    counted = {row["partition_on"]: (row["n"], row["n_bad"]) for row in per_day.collect()}
     # What a stream sets aside is marked in bronze. Of other sources the gate's quarantine alone knows all.
-    unmarked = [day for day, n in held.items() if counted.get(day, (0, 0))[1] != n]
+    unmarked = [day for day in counted.keys() | held.keys() if counted.get(day, (0, 0))[1] != held.get(day, 0)]
     if unmarked:
-        rows = rows.join(F.broadcast(_quarantined(spark, conn, source, name, unmarked)), QUARANTINE_KEY, "left_anti")
-        left = {row["partition_on"]: row["n"] for row in rows.where(F.col("partition_on").isin(unmarked))
-                .groupBy("partition_on").agg(F.count_if(~F.col("is_bad")).alias("n")).collect()}  # fmt: skip
+        aside = _quarantined(spark, conn, source, name, unmarked)
+        rows = rows.join(F.broadcast(aside), QUARANTINE_KEY, "left_anti")
+        kept = rows.where(F.col("partition_on").isin(unmarked) & ~F.col("is_bad"))
+        n_kept = {row["partition_on"]: row["count"] for row in kept.groupBy("partition_on").count().collect()}
         for day in unmarked:
-            n_in = counted.get(day, (0, 0))[0]
-            if n_in - left.get(day, 0) != held[day]:
+            n_gone = counted.get(day, (0, 0))[0] - n_kept.get(day, 0)
+            if n_gone != held.get(day, 0):
                 raise RuntimeError(
-                    f"quarantine.{name} holds {held[day]} rows of {source.source} of {day}, of which bronze has "
-                    f"{n_in - left.get(day, 0)}: run python -m expectations.raw --source {source.source} --as-of {day}."
+                    f"quarantine.{name} holds {held.get(day, 0)} rows of {source.source} of {day}, but {n_gone} rows in "
+                    f"bronze are bad: run python -m expectations.raw --source {source.source} --as-of {day}."
                 )
     return rows.where(~F.col("is_bad")), {
         day: _Day(counted.get(day, (0, 0))[0], held.get(day, 0)) for day in days(first, last)
@@ -215,14 +216,46 @@ def _good(
 
 
 QUARANTINE_KEY = ["partition_on", "_file", "_line"]
+QUARANTINE_SCHEMA = "partition_on date, _file string, _line bigint"
 
 
 def _quarantined(
     spark: SparkSession, conn: psycopg.Connection, source: Source, name: str, on: Sequence[date]
 ) -> DataFrame:
-    query = sql.SQL("select partition_on, file, line from quarantine.{} where source = %s and partition_on = any(%s)")
+    query = sql.SQL(
+        "select partition_on, file, line from quarantine.{} "
+        "where source = %s and partition_on = any(%s) and not is_mended"
+    )
     found = conn.execute(query.format(sql.Identifier(name)), (source.source, list(on))).fetchall()
-    return spark.createDataFrame(found, "partition_on date, _file string, _line bigint")
+    return spark.createDataFrame(found, QUARANTINE_SCHEMA)
+
+
+def _with_mended(
+    spark: SparkSession,
+    conn: psycopg.Connection,
+    source: Source,
+    name: str,
+    rows: DataFrame,
+    first: date,
+    last: date,
+) -> DataFrame:
+    """``rows`` with those that a person mended, and the gate accepted, in place of what they stand in for."""
+    query = sql.SQL(
+        "select partition_on, file, line, payload from quarantine.{} "
+        "where source = %s and partition_on between %s and %s and is_mended"
+    )
+    found = conn.execute(query.format(sql.Identifier(name)), (source.source, first, last)).fetchall()
+    if not found:
+        return rows
+    places = F.broadcast(spark.createDataFrame([place for *place, _ in found], QUARANTINE_SCHEMA))
+    originals = rows.join(places, QUARANTINE_KEY, "left_semi").select(*rows.columns).toArrow()
+    payloads = {(day, file, line): payload for day, file, line, payload in found}
+    mended = spark.createDataFrame(with_mended(source.entities[name], originals, payloads), rows.schema)
+    return (
+        rows.join(places, QUARANTINE_KEY, "left_anti")
+        .select(*rows.columns)
+        .unionByName(mended.withColumn("is_bad", F.lit(False)))
+    )
 
 
 def _write_events(events: DataFrame, source: str, first: date, last: date) -> None:
@@ -381,6 +414,13 @@ def _copy(conn: psycopg.Connection, source: Source) -> int:
     return inserted
 
 
+def _n_landed(found: Sequence[Source], first: date, last: date) -> int:
+    """Rows that were landed on the days, of all the sources."""
+    range_of_days = list(days(first, last))
+    with connect("loader") as conn:
+        return sum(n for source in found for n, _ in landed(conn, source, range_of_days).values())
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; 0 when all sessions are up to date, 1 with the reason on stderr when they are not."""
     parser = argparse.ArgumentParser(prog="python -m spark_jobs.sessions", description=__doc__.split("\n")[0])
@@ -392,7 +432,7 @@ def main(argv: list[str] | None = None) -> int:
         if not found:
             print("No source has events: nothing to do.")
             return 0
-        spark = session("emporium-sessions")
+        spark = session("emporium-sessions", is_long=_n_landed(found, args.first, args.as_of) > LONG_ROWS)
         for source in found:
             for one in build(spark, source, args.first, args.as_of):
                 print(

@@ -228,7 +228,7 @@ def stream(
             if any(pieces_folder(source.source, name).glob("*/*.jsonl")):
                 known = drift.known(conn, source.source, name) if _was_landed(conn, source, name) else None
                 spark = spark or session(f"stream_{source.source}", is_long=True)
-                _bring(spark, source, name, entity, known)
+                _bring(spark, source, name, entity, known, is_full_refresh)
             n_rows, n_broken = _settle(conn, reader, name, first, last)
             n_days = (last - first).days + 1
             yield Streamed(name, n_days, n_rows, n_broken, time.monotonic() - started)
@@ -239,13 +239,15 @@ def checkpoint(source: str, entity: str) -> Path:
     return state_folder(source) / "checkpoint" / entity
 
 
-def _bring(spark: SparkSession, source: Source, name: str, entity: Entity, seen: dict[str, drift.Seen] | None) -> None:
+def _bring(
+    spark: SparkSession, source: Source, name: str, entity: Entity, seen: dict[str, drift.Seen] | None, is_new: bool
+) -> None:
     """Everything in the spool that bronze does not have yet."""
     folder = pieces_folder(source.source, name)
     bronze.ensure(source.source, name, entity)
     uri = spark_uri(bronze.uri(source.source, name))
     kept = checkpoint(source.source, name)
-    if not kept.exists() and DeltaTable(bronze.uri(source.source, name)).file_uris():
+    if not is_new and not kept.exists() and DeltaTable(bronze.uri(source.source, name)).file_uris():
         raise RuntimeError(
             f"Bronze of {source.source}.{name} has rows, but the checkpoint {kept} is gone: run the same with "
             "--full-refresh, which brings them again from the spool."

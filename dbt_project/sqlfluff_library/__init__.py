@@ -39,3 +39,18 @@ def marketplace(source_name: str) -> str:
 def currency(source_name: str) -> str:
     """A literal."""
     return "'USD'"
+
+
+def opencart_statuses() -> dict[int, str]:
+    """One of them."""
+    return {1: "created"}
+
+
+def opencart_status(status_id: str) -> str:
+    """A column like any other."""
+    return status_id
+
+
+def opencart_names(table: str, key: str) -> str:
+    """A select as any other."""
+    return f"select *\n    from {table}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -124,8 +124,8 @@ def check(source: Source, as_of: date | None, data: Path | None, judge: Judge) -
                     report.as_of = last or first or day
                 found = _discovered(reader, report)
                 for one in report.entities:
-                    if one.name in found:
-                        _compare(one, source.entities[one.name], found[one.name])
+                    if (there := _columns_of(one.name, source.entities[one.name], reader, found)) is not None:
+                        _compare(one, source.entities[one.name], there)
                 report.notes += reader.findings()
                 if reader.lands_in_spark:
                     report.notes.append("A stream: the beginning of the day's first file was tried.")
@@ -157,6 +157,13 @@ def _discovered(reader: Connector, report: Report) -> dict[str, list[Found]]:
         report.notes.append(f"Type {reader.name} does not list columns: what is compared is what the day's rows have.")
         return {}
     return reader.discover()
+
+
+def _columns_of(name: str, entity: Entity, reader: Connector, found: Mapping[str, list[Found]]) -> list[Found] | None:
+    """What discovery says of the entity, under its own name or that of the table it reads; None: nothing."""
+    reads = {table: reader.proposed(table) for table in found}
+    of_table = (found[table] for table, read in reads.items() if read and read.items() <= entity.read.items())
+    return found.get(name) or next(of_table, None)
 
 
 def _compare(report: EntityReport, entity: Entity, found: list[Found]) -> None:

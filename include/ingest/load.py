@@ -129,7 +129,7 @@ def _load_entity(
         sql.SQL(
             """insert into {table} ({names}) select distinct on ({version}) {names} from stage
                order by {version}, known_at desc, {cursor} _deleted desc,
-                        _file desc, _line desc"""
+                        (row({content})::text) collate "C" desc, _file desc, _line desc"""
         ).format(
             table=table,
             names=names,

@@ -304,6 +304,23 @@ def counts(wanted: Wanted) -> list[tuple[str, str, date, str, int]]:
     return sorted(found, key=lambda one: (-one[2].toordinal(), *one[:2], one[3]))
 
 
+def lost_mends(wanted: Wanted) -> list[str]:
+    """A sentence for each day on which mended rows no longer fit: the source delivered the originals anew."""
+    with connect("loader") as conn:
+        rows = conn.execute(
+            """select target, as_of, n_failed, n_checked, observed -> 'first' from ops.quality_result
+               where gate = 'raw' and rule = %s and not is_passed order by as_of desc, target""",
+            (FITS,),
+        ).fetchall()
+    targets = {f"{source.source}.{name}" for source, name in wanted.tables()}
+    return [
+        f"{target} of {day}: {n_lost} of {n} mended rows fit no more, since the source delivered other rows there: "
+        f"{', '.join(places)}. Look at them and mend them anew where they need it."
+        for target, day, n_lost, n, places in rows
+        if target in targets and wanted.as_of in (None, day)
+    ]
+
+
 def rows_aside(wanted: Wanted, limit: int | None = None) -> list[Aside]:
     """Rows in the quarantine, newest day first, then by file and line."""
     found: list[Aside] = []

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAYERS = ["ingest", "warehouse", "features", "train", "score", "monitor"]
+DAGS = [*LAYERS, "maintenance"]
 
 
 def tasks_of(bag, dag_id):
@@ -31,13 +32,13 @@ def command(task) -> str:
     return text
 
 
-def test_the_bag_holds_just_the_layers_and_parses_without_errors(bag):
+def test_the_bag_holds_just_the_layers_and_maintenance_and_parses_without_errors(bag):
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == sorted(LAYERS)
-    assert sorted(path.stem for path in (ROOT / "dags").glob("*.py")) == sorted(LAYERS), "file stem = dag_id"
+    assert sorted(bag.dags) == sorted(DAGS)
+    assert sorted(path.stem for path in (ROOT / "dags").glob("*.py")) == sorted(DAGS), "file stem = dag_id"
 
 
-@pytest.mark.parametrize("dag_id", LAYERS)
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_dag_has_docs_owner_tags_and_one_day_at_a_time(bag, dag_id):
     dag = bag.dags[dag_id]
     assert "Owner:" in dag.doc_md
@@ -50,7 +51,7 @@ def test_dag_has_docs_owner_tags_and_one_day_at_a_time(bag, dag_id):
     assert dag.is_paused_upon_creation is False
 
 
-@pytest.mark.parametrize("dag_id", LAYERS)
+@pytest.mark.parametrize("dag_id", DAGS)
 def test_task_is_a_command_with_owner_timeout_and_retries(bag, dag_id):
     for task in tasks_of(bag, dag_id):
         assert re.match(r"^[a-z]+(_[a-z]+)+$", task.task_id), "verb_noun"
@@ -100,6 +101,19 @@ def test_ingest_takes_the_day_that_has_ended(bag):
     timetable = bag.dags["ingest"].timetable
     assert type(timetable).__name__ == "CronPartitionTimetable"
     assert vars(timetable)["_run_offset"] == -1 if "_run_offset" in vars(timetable) else timetable.run_offset == -1
+
+
+def test_maintenance_comes_after_the_night_has_begun_and_is_no_part_of_it(bag):
+    dag = bag.dags["maintenance"]
+    assert type(dag.timetable).__name__ == "CronPartitionTimetable"
+    assert [option(task, "outlets") or [] for task in tasks_of(bag, "maintenance")] == [[]]
+
+
+def test_every_dag_is_unpaused_before_a_night(bag):
+    from include.night import BESIDE
+    from include.night import LAYERS as OF_A_NIGHT
+
+    assert sorted(bag.dags) == sorted((*OF_A_NIGHT, *BESIDE))
 
 
 def test_dag_files_are_thin_and_parse_fast(bag):

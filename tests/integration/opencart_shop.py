@@ -149,7 +149,9 @@ class Shop:
         """An order that went through ``path``; without one it is an abandoned checkout."""
         customer = 1 + number % 60
         code = list(CURRENCIES)[number % 3]
-        times = [at + timedelta(hours=15 * step, minutes=step) for step in range(len(path))]
+        # Some are paid the day after the checkout was begun.
+        paid = at + timedelta(days=1 if number % 25 == 0 else 0)
+        times = [paid + timedelta(hours=15 * step, minutes=step) for step in range(len(path))]
         kept = [(when, status) for when, status in zip(times, path, strict=True) if when.date() <= LAST]
         payment: dict[str, Any] = {"payment_method": json.dumps({"name": "Cash On Delivery", "code": "cod.cod"})}
         if self.version == "3.0":

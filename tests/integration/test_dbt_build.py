@@ -25,9 +25,10 @@ def order_of_outlet(order_id: str, customer: str, status: str, **known: str) -> 
             "ordered_at": "2025-01-01 09:00+00", "status": status, **known}  # fmt: skip
 
 
-def event(event_id: str, customer: str | None, kind: str, at: str) -> dict:
-    return {"event_id": event_id, "visitor_id": "v", "customer_email": customer, "event_type": kind, "product_id": "7",
-            "event_at": f"2025-01-01 {at}+00"}  # fmt: skip
+def session(session_id: str, customer: str | None, at: str, **values: object) -> dict:
+    return {"session_id": session_id, "marketplace": "demo_shop", "visitor_id": "v", "customer_id": customer,
+            "session_on": FIRST, "started_at": f"{FIRST} {at}+00", "ended_at": f"{FIRST} {at}+00", "n_events": 1,
+            "n_product_views": 1, "n_cart_adds": 0, "n_purchases": 0, "is_bot": False, **values}  # fmt: skip
 
 
 def olist_order(order_id: str, customer: str, status: str, **more: str) -> dict:
@@ -71,8 +72,9 @@ ROWS: dict[str, list[dict]] = {
         {"order_id": order_id, "line": 1, "sku": "S1", "vendor_code": "V1", "quantity": 2, "unit_price": "2.50",
          "freight": 1} for order_id in ("O1", "LOST")
     ],
-    "demo_clicks.events": [
-        event("e1", None, "view", "10:00"), event("e2", "ann", "cart", "10:10"), event("e3", None, "view", "11:00")
+    "demo_clicks.sessions": [
+        session("s1", "ann", "10:00", ended_at=f"{FIRST} 10:10+00", n_events=2, n_cart_adds=1, campaign="mail"),
+        session("s2", None, "11:00", is_bot=True),
     ],
     "olist.orders": [
         olist_order("X", "per-order", "created"),
@@ -111,7 +113,8 @@ def fill_raw() -> None:
         for name, content in ROWS.items():
             source, table = name.split(".")
             for number, row in enumerate(content):
-                whole = {"partition_on": FIRST, "known_at": TEN, "_file": "test", "_line": number, **row}
+                raw = {"partition_on": FIRST, "_file": "test", "_line": number} if table != "sessions" else {}
+                whole = {"known_at": TEN, **raw, **row}
                 conn.execute(
                     sql.SQL("insert into {} ({}) values ({})").format(
                         sql.Identifier(f"raw_{source}", table),
@@ -238,12 +241,24 @@ def test_one_person_of_two_shops_is_one_customer_and_canceled_orders_do_not_coun
     assert rows("select n_orders, first_order_on from core.dim_customer where customer_id = 'bob'") == []
 
 
-def test_sessions_count_their_events(built: None) -> None:
+def test_sessions_are_facts_with_their_campaign_and_bots_marked(built: None) -> None:
     found = rows(
-        "select customer_id, n_events, n_product_views, n_cart_adds from core.fact_session "
+        "select customer_id, n_events, n_product_views, n_cart_adds, campaign, is_bot from core.fact_session "
         "where marketplace = 'demo_shop' order by started_at"
     )
-    assert found == [("ann", 2, 1, 1), (None, 1, 1, 0)]
+    assert found == [("ann", 2, 1, 1, "mail", False), (None, 1, 1, 0, None, True)]
+
+
+def test_a_session_that_leaves_its_day_stops_the_build(built: None, capsys: pytest.CaptureFixture[str]) -> None:
+    change = "update raw_demo_clicks.sessions set ended_at = %s where session_id = 's1'"
+    with connect() as conn:
+        conn.execute(change, ("2025-01-02 00:00+00",))
+    try:
+        assert dbt.run("build", ["--select", "fact_session"]) == 1
+    finally:
+        with connect() as conn:
+            conn.execute(change, (f"{FIRST} 10:10+00",))
+    assert "sessions_keep_to_their_day" in capsys.readouterr().err
 
 
 def test_a_rebuild_leaves_the_same_rows(built: None) -> None:

@@ -66,9 +66,7 @@ def drop(day, *more, header=HEADER, n=20):
     for at in range(n):
         row = f"D{at},person{at}@example.org,Ohio,{FIRST}T01:00:00Z,created,USD,{day}T09:00:00Z"
         cells = dict(zip(HEADER.split(","), row.split(","), strict=True))
-        lines.append(
-            ",".join([*(cells[name] for name in header.split(",")), *(b if at else a for _, a, b in more)])
-        )
+        lines.append(",".join([*(cells[name] for name in header.split(",")), *(b if at else a for _, a, b in more)]))
     (folder / "orders.csv").write_text("\n".join(lines) + "\n")
     for name, columns in OTHERS.items():
         (folder / f"{name}.csv").write_text(columns + "\n")
@@ -154,9 +152,9 @@ def test_a_frozen_entity_stops_before_anything_is_published_and_the_yaml_heals_i
     edit("demo_outlet.orders", {"ignore": [], "columns": {"gift_note": {}}})
     assert ingest_main(["prepare"]) == 0
     night(SECOND)
-    assert query("select gift_note from raw_demo_outlet.orders where order_id = 'D0' and partition_on = %s", SECOND) == [
-        ("hello",)
-    ]
+    assert query(
+        "select gift_note from raw_demo_outlet.orders where order_id = 'D0' and partition_on = %s", SECOND
+    ) == [("hello",)]
 
 
 def test_rows_with_a_value_in_an_unknown_column_are_set_aside_and_over_the_threshold_the_batch_stops(edit):

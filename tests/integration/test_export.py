@@ -70,14 +70,14 @@ def n_months() -> list[int]:
 
 
 def test_lake_holds_every_row_and_a_second_export_writes_nothing(versions: Path) -> None:
-    assert n_months() == [6, 0, 0, 0]
+    assert n_months() == [6, 0, 0]
     assert in_lake() == in_warehouse()
     before = files()
-    assert n_months() == [0, 0, 0, 0]
+    assert n_months() == [0, 0, 0]
     assert files() == before
     # Tables without a row are there all the same, with their columns.
-    events = lake.read(lake.table_uri("core", "events"))
-    assert (events.num_rows, events.schema.field("event_at").type) == (0, pa.timestamp("us", tz="UTC"))
+    products = lake.read(lake.table_uri("core", "products"))
+    assert (products.num_rows, products.schema.field("known_at").type) == (0, pa.timestamp("us", tz="UTC"))
 
 
 def test_only_the_changed_month_is_rewritten(versions: Path) -> None:
@@ -85,7 +85,7 @@ def test_only_the_changed_month_is_rewritten(versions: Path) -> None:
     before = files()
     with connect("transformer") as conn:
         conn.execute("update core.version_orders set status = 'canceled' where known_on = '2025-03-09'")
-    assert n_months() == [1, 0, 0, 0]
+    assert n_months() == [1, 0, 0]
     after = files()
     assert {month for month in after if after[month] != before[month]} == {"known_month=2025-03-01"}
     assert in_lake() == in_warehouse()
@@ -119,7 +119,7 @@ def test_kill_between_delta_and_the_ledger_is_healed(versions: Path, monkeypatch
     # The warehouse goes back to what was last recorded: count and checksum alone would say that nothing changed.
     with connect("transformer") as conn:
         conn.execute("update core.version_orders set status = 'created' where known_on = '2025-03-09'")
-    assert n_months() == [1, 0, 0, 0]
+    assert n_months() == [1, 0, 0]
     assert in_lake() == in_warehouse() == first
 
 
@@ -131,21 +131,21 @@ def test_kill_before_delta_is_healed(versions: Path, monkeypatch: pytest.MonkeyP
         patch.setattr(exporting.lake, "replace_partition", killed)
         with pytest.raises(KeyboardInterrupt):
             export()
-    assert n_months() == [6, 0, 0, 0]
+    assert n_months() == [6, 0, 0]
     assert in_lake() == in_warehouse()
 
 
 def test_wiped_lake_is_filled_again(versions: Path) -> None:
     export()
     shutil.rmtree(versions)
-    assert n_months() == [6, 0, 0, 0]
+    assert n_months() == [6, 0, 0]
     assert in_lake() == in_warehouse()
 
 
 def test_month_that_the_lake_lost_comes_back_alone(versions: Path) -> None:
     export()
     DeltaTable(lake.table_uri("core", "orders")).delete("known_month = '2025-02-01'")
-    assert n_months() == [1, 0, 0, 0]
+    assert n_months() == [1, 0, 0]
     assert in_lake() == in_warehouse()
 
 
@@ -155,7 +155,7 @@ def test_month_that_left_the_warehouse_leaves_the_lake(versions: Path) -> None:
         conn.execute("delete from core.version_orders where known_on >= '2025-06-01'")
     assert next((result.n_months, result.n_emptied) for result in export()) == (0, 1)
     assert in_lake() == in_warehouse()
-    assert n_months() == [0, 0, 0, 0]
+    assert n_months() == [0, 0, 0]
 
 
 def test_small_commits_lose_nothing(versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +167,9 @@ def test_small_commits_lose_nothing(versions: Path, monkeypatch: pytest.MonkeyPa
 
 def test_absent_tables(versions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with connect("transformer") as conn:
-        conn.execute("drop table core.version_events")
+        conn.execute("drop table core.version_products")
     export()
-    assert lake.read(lake.table_uri("core", "events")).num_rows == 0
+    assert lake.read(lake.table_uri("core", "products")).num_rows == 0
     with connect("transformer") as conn:
         conn.execute("drop table core.version_orders")
     with pytest.raises(ExportError, match="build` first"):

@@ -12,7 +12,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from expectations import features as gate
 from include import lake
@@ -20,6 +22,8 @@ from include.services import jars
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 from include.warehouse.export import export
+from spark_jobs.events import SCHEMA as EVENTS
+from spark_jobs.sessionise import SCHEMA as SESSIONS
 from tests.integration.versions import empty_version_tables, insert
 from tests.unit.spark_jobs import oracle
 from tests.unit.spark_jobs.world import World, item, order, random_world
@@ -56,7 +60,9 @@ def nights(warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         world = random_world(seed=7, n_orders=200)
         with empty_version_tables():
             for table, rows in world.items():
-                insert(table, rows)
+                if table != "events":
+                    insert(table, rows)
+            fill_silver(world["events"])
             export()
             done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, done.stderr
@@ -68,6 +74,33 @@ def nights(warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             assert again.returncode == 0, again.stderr
             yield Nights(world, first, snapshot(), done.stdout, seconds)
     settings.cache_clear()
+
+
+def fill_silver(events: list[dict[str, Any]]) -> None:
+    """The events as the lake holds them, and the sessions of now: the features read both."""
+    text, moment, day = pa.string(), pa.timestamp("us", tz="UTC"), pa.date32()
+    kinds = {"string": text, "timestamp": moment, "date": day, "boolean": pa.bool_(), "int": pa.int32()}
+
+    def schema(ddl: str) -> pa.Schema:
+        return pa.schema([(name, kinds[kind]) for name, kind in (part.split() for part in ddl.split(", "))])
+
+    write_deltalake(lake.table_uri("silver", "events"), pa.Table.from_pylist(events, schema=schema(EVENTS)))
+    last_known: dict[tuple, date] = {}
+    for row in events:
+        visitor_day = (row["source"], row["visitor_id"], row["event_on"])
+        last_known[visitor_day] = max(last_known.get(visitor_day, date.min), row["known_on"])
+    counts = {"n_product_views": "view", "n_cart_adds": "cart", "n_purchases": "purchase"}
+    made = [
+        visit
+        | {name: visit[of] for name, of in counts.items()}
+        | {
+            "session_id": str(number),
+            "day_known_on": last_known[visit["source"], visit["visitor_id"], visit["session_on"]],
+            "session_month": visit["session_on"].replace(day=1),
+        }
+        for number, visit in enumerate(oracle.visits(events, date.max))
+    ]
+    write_deltalake(lake.table_uri("silver", "sessions"), pa.Table.from_pylist(made, schema=schema(SESSIONS)))
 
 
 def snapshot() -> Rows:

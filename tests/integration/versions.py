@@ -22,11 +22,8 @@ create table core.version_order_items (
 create table core.version_products (
   marketplace text, product_id text, category text, list_price_amount numeric(18, 4),
   is_deleted boolean default false, known_at timestamptz, known_on date);
-create table core.version_events (
-  marketplace text, event_id text, visitor_id text, customer_id text, event_type text, product_id text,
-  event_at timestamptz, known_at timestamptz, known_on date);
 """
-TABLES = ("orders", "order_items", "products", "events")
+TABLES = ("orders", "order_items", "products")
 
 
 @contextmanager

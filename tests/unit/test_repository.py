@@ -98,6 +98,25 @@ def test_secret_files_and_state_are_ignored_by_git():
         assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT).returncode == 0, f"{name} is not ignored"
 
 
+# Sources
+
+
+def test_a_source_is_its_yaml_and_its_staging_models_and_nothing_else():
+    """The e-shop's click stream was added last: the diff that added it is what names it."""
+    name = "eshop_clicks"
+    everything = {path: text for path, text in texts().items() if not path.startswith(("tests/", "docs/"))}
+    footprint = {path for path, text in everything.items() if name in path or name in text}
+    staging = f"dbt_project/models/staging/{name}/"
+    assert {path for path in footprint if not path.startswith(staging)} == {f"include/sources/{name}.yaml"}
+    assert {path.removeprefix(staging) for path in footprint if path.startswith(staging)} == {
+        f"_{name}.yml",
+        f"stg_{name}__sessions.sql",
+    }
+    # Nor is anything of it known under another name.
+    words = ("eshop", "e-shop", "clothing", "clickstream")
+    assert {path for path, text in everything.items() if any(word in text.lower() for word in words)} == footprint
+
+
 # Imports
 
 

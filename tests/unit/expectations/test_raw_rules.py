@@ -1,12 +1,13 @@
 """The raw gate's verdicts on frames, without a database."""
 
 from datetime import date, timedelta
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from expectations._gx import Rule, gxe, message, validate
-from expectations.raw import judge, rules
+from expectations.raw import Tally, rules
 from expectations.raw import message as why
 from include.ingest import bronze
 from include.ingest.load import VERDICT
@@ -17,7 +18,6 @@ DAY = date(2025, 3, 2)
 ENTITY = Entity.model_validate(
     {
         "key": ["id"],
-        "file": "things",
         "columns": {
             "id": {"required": True},
             "n": {"type": "integer", "required": True, "min": 1},
@@ -55,8 +55,14 @@ def _bronze(*rows, day=DAY):
     return pa.Table.from_pylist(found, schema=bronze.schema(ENTITY))
 
 
-def _judge(table, days=(DAY,)):
-    return judge("shop", "things", ENTITY, table, list(days), dict.fromkeys(days, "f"))
+def _judge(*pieces, days=(DAY,), entity=ENTITY):
+    tally = Tally("shop", "things", entity, list(days))
+    asides = [tally.judge(rows) for rows in pieces]
+    return SimpleNamespace(
+        checks=tally.checks(dict.fromkeys(days, "a batch")),
+        bad=pa.concat_tables(one.rows for one in asides),
+        broken_rules=[broken for one in asides for broken in one.broken_rules],
+    )
 
 
 def _check(judged, rule, day=DAY):
@@ -105,13 +111,46 @@ def test_the_batch_stops_above_the_threshold_not_at_it(n_bad, is_passed):
 def test_the_share_is_per_day_and_an_empty_day_passes():
     other, empty = DAY + timedelta(days=1), DAY + timedelta(days=2)
     table = pa.concat_tables([_bronze(*[(str(i), "1") for i in range(99)]), _bronze(("x", "0"), day=other)])
-    judged = _judge(table, (DAY, other, empty))
+    judged = _judge(table, days=(DAY, other, empty))
     assert [_check(judged, VERDICT, day).is_passed for day in (DAY, other, empty)] == [True, False, True]
     assert [_check(judged, "rows_are_enough", day).is_passed for day in (DAY, other, empty)] == [True, False, False]
 
 
+def test_pieces_of_any_size_add_up_to_the_whole():
+    rows = [(str(i) if i % 7 else None, "0" if i % 5 == 0 else "1", None, "z") for i in range(40)]
+    other = DAY + timedelta(days=1)
+    table = pa.concat_tables([_bronze(*rows), _bronze(*rows[:9], day=other)])
+    whole = _judge(table, days=(DAY, other))
+    parts = _judge(*(table.slice(start, 11) for start in range(0, table.num_rows, 11)), days=(DAY, other))
+    assert parts.checks == whole.checks
+    assert parts.bad == whole.bad
+    assert parts.broken_rules == whole.broken_rules
+
+
+def test_a_threshold_of_its_own_goes_before_the_setting():
+    table = _bronze(*[(str(i), "0" if i < 6 else "1") for i in range(100)])
+    for threshold, is_passed in ((0.06, True), (0.0, False)):
+        judged = _judge(table, entity=ENTITY.model_copy(update={"quarantine_threshold": threshold}))
+        assert (_check(judged, VERDICT).is_passed, _check(judged, VERDICT).observed["threshold"]) == (
+            is_passed,
+            threshold,
+        )
+
+
+def test_a_rule_with_a_condition_sees_every_column():
+    rule = ENTITY.rules[0].model_copy(
+        update={
+            "arguments": {"column": "id", "max_value": 1, "row_condition": "at.notna()", "condition_parser": "pandas"}
+        }
+    )
+    judged = _judge(_bronze(("11", "1"), ("22", "1", "2025-03-02")), entity=ENTITY.model_copy(update={"rules": [rule]}))
+    assert judged.broken_rules == [["id_is_short"]]
+    assert judged.bad["id"].to_pylist() == ["22"]
+
+
 def test_a_day_without_any_row_is_judged():
     judged = _judge(_bronze())
+    assert _check(judged, VERDICT).observed["batch"] == "a batch"
     assert [(one.rule, one.is_passed) for one in judged.checks] == [(VERDICT, True), ("rows_are_enough", False)]
 
 
@@ -123,7 +162,7 @@ def test_a_rule_that_cannot_be_evaluated_stops_the_batch():
             ]
         }
     )
-    judged = judge("shop", "things", entity, _bronze(("1", "1")), [DAY], {DAY: "f"})
+    judged = _judge(_bronze(("1", "1")), entity=entity)
     (stop,) = [one for one in judged.checks if one.severity == "critical" and not one.is_passed]
     assert stop.rule == "id_is_short_can_be_judged"
 

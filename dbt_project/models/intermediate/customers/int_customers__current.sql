@@ -11,13 +11,14 @@ select distinct on (customer_id)
     region,
     known_at
 from customers
-where not exists (
-    select 1
-    from customers as removed
-    where
-        removed.is_deleted
-        and removed.marketplace = customers.marketplace
-        and removed.customer_id = customers.customer_id
-        and (removed.known_at, removed.known_on) >= (customers.known_at, customers.known_on)
-)
+where
+    not exists (
+        select 1
+        from customers as removed
+        where
+            removed.is_deleted
+            and removed.marketplace = customers.marketplace
+            and removed.customer_id = customers.customer_id
+            and (removed.known_at, removed.known_on) >= (customers.known_at, customers.known_on)
+    )
 order by customer_id asc, (region is null) asc, known_at desc, known_on desc, marketplace asc, region asc

@@ -9,4 +9,4 @@ select distinct on (email, partition_on)
     partition_on as known_on
 from {{ source("opencart", "oc_order") }}
 where order_status_id <> 0 and email is not null and not _deleted
-order by email, partition_on, known_at desc
+order by email asc, partition_on asc, known_at desc

@@ -2,7 +2,9 @@
 -- an order's items carry exactly what the order was charged. An order's parts come together on each of its days; an
 -- item that is not among them any more was taken out by an edit of the order.
 with items as (
-    select * from {{ source("opencart", "oc_order_product") }} where not _deleted
+    select *
+    from {{ source("opencart", "oc_order_product") }}
+    where not _deleted
 ),
 
 abandoned as (
@@ -95,10 +97,10 @@ versions as (
         last_seen.product_id,
         last_seen.quantity,
         last_seen.price,
-        0,
-        true,
-        next_days.next_known_at,
-        next_days.next_on
+        0 as freight_amount,
+        true as is_deleted,
+        next_days.next_known_at as known_at,
+        next_days.next_on as partition_on
     from ({{ newest("allocations", ["order_product_id"], "partition_on") }}) as last_seen
     inner join next_days
         on last_seen.order_id = next_days.order_id and last_seen.partition_on = next_days.partition_on
@@ -118,7 +120,10 @@ select
     versions.is_deleted,
     versions.known_at,
     versions.partition_on as known_on
+    {{ evolved("opencart", "oc_order_product", "raw") }}
 from versions
+left join {{ source("opencart", "oc_order_product") }} as raw
+    on versions.order_product_id = raw.order_product_id and versions.partition_on = raw.partition_on
 left join vendors
     on
         versions.product_id = vendors.product_id

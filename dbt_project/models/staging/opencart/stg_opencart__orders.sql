@@ -4,7 +4,7 @@ with placed as (
     select distinct on (order_id) *
     from {{ source("opencart", "oc_order") }}
     where not _deleted
-    order by order_id, known_at desc, partition_on desc
+    order by order_id asc, known_at desc, partition_on desc
 ),
 
 history as (
@@ -22,11 +22,11 @@ history as (
 confirmed as (
     -- A checkout is an order from its first status on, which may be days after it was begun.
     select
-        history.order_id,
-        min(history.known_on) as known_on
-    from history
-    where history.status is distinct from 'canceled' or history.order_history_id is null
-    group by history.order_id
+        order_id,
+        min(partition_on) as known_on
+    from {{ source("opencart", "oc_order_history") }}
+    where order_status_id <> 0 and not _deleted
+    group by order_id
 ),
 
 changes as (
@@ -55,6 +55,13 @@ learned as (
     select * from changes
 ),
 
+known_orders as (
+    select placed.order_id
+    from placed
+    left join confirmed on placed.order_id = confirmed.order_id
+    where placed.order_status_id <> 0 or confirmed.order_id is not null
+),
+
 days as (
     select
         learned.order_id,
@@ -69,18 +76,18 @@ days as (
         min(learned.happened_at) filter (where learned.status = 'delivered') as delivered_at,
         false as is_deleted
     from learned
-    inner join (select distinct order_id from changes) as orders on learned.order_id = orders.order_id
+    inner join known_orders on learned.order_id = known_orders.order_id
     group by learned.order_id, learned.known_on
     union all
     select
         order_id,
         partition_on,
         known_at,
-        null,
-        null,
-        null,
-        null,
-        true
+        null as status,
+        null as approved_at,
+        null as handed_over_at,
+        null as delivered_at,
+        true as is_deleted
     from {{ source("opencart", "oc_order") }}
     where _deleted
 ),
@@ -114,6 +121,7 @@ select distinct on (placed.order_id, versions.known_on)
     versions.is_deleted,
     versions.known_at,
     versions.known_on
+    {{ evolved("opencart", "oc_order", "placed") }}
 from versions
 inner join placed on versions.order_id = placed.order_id
-order by placed.order_id, versions.known_on, versions.is_deleted desc
+order by placed.order_id asc, versions.known_on asc, versions.is_deleted desc

@@ -13,7 +13,7 @@ decimals as (
         code,
         decimal_place
     from {{ source("opencart", "oc_currency") }}
-    order by code, partition_on desc
+    order by code asc, partition_on desc
 ),
 
 orders as (
@@ -23,7 +23,7 @@ orders as (
         greatest(orders.partition_on, confirmed.partition_on) as known_on,
         -- 4.x writes JSON, 3.x a text and a code.
         case
-            when orders.payment_method like '{%'
+            when left(orders.payment_method, 1) = '{'
                 then coalesce(
                     (regexp_match(orders.payment_method, '"code": *"([^"]*)"'))[1],
                     (regexp_match(orders.payment_method, '"name": *"([^"]*)"'))[1]
@@ -53,4 +53,4 @@ select distinct on (orders.order_id, orders.known_on)
     orders.known_on
 from orders
 left join decimals on orders.currency_code = decimals.code
-order by orders.order_id, orders.known_on, orders._deleted desc, orders.known_at desc
+order by orders.order_id asc, orders.known_on asc, orders._deleted desc, orders.known_at desc

@@ -78,9 +78,9 @@ versions as (
         seen.list_price_amount,
         seen.model,
         seen.sku,
-        catalogue_days.next_known_at,
-        catalogue_days.next_on,
-        true
+        catalogue_days.next_known_at as known_at,
+        catalogue_days.next_on as partition_on,
+        true as is_deleted
     from seen
     inner join catalogue_days on seen.partition_on = catalogue_days.partition_on
     left join seen as still
@@ -99,16 +99,19 @@ marked as (
 
 select
     {{ marketplace("opencart") }} as marketplace,
-    product_id::text as product_id,
-    product_name,
-    category,
-    list_price_amount,
+    marked.product_id::text as product_id,
+    marked.product_name,
+    marked.category,
+    marked.list_price_amount,
     {{ currency("opencart") }} as currency,
     true as is_product,
-    model,
-    sku,
-    is_deleted,
-    known_at,
-    partition_on as known_on
+    marked.model,
+    marked.sku,
+    marked.is_deleted,
+    marked.known_at,
+    marked.partition_on as known_on
+    {{ evolved("opencart", "oc_product", "raw") }}
 from marked
-where before is distinct from content
+left join {{ source("opencart", "oc_product") }} as raw
+    on marked.product_id = raw.product_id and marked.partition_on = raw.partition_on
+where marked.before is distinct from marked.content
