@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -158,11 +157,15 @@ class Ran:
 
 
 class _Sampler(threading.Thread):
-    """The most memory of a process and all its descendants together; shared pages count once."""
+    """CPU seconds and most memory of a process and all its descendants; shared pages count once.
+
+    The JVM is nobody's child when it ends, so its CPU time has to be watched as well.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.root, self.peak, self.stopped = psutil.Process(pid), 0.0, threading.Event()
+        self.cpu: dict[int, float] = {}
 
     def run(self) -> None:
         while not self.stopped.wait(SAMPLE_SECONDS):
@@ -171,12 +174,14 @@ class _Sampler(threading.Thread):
                 for process in [self.root, *self.root.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
                         total += process.memory_full_info().pss
+                        times = process.cpu_times()
+                        self.cpu[process.pid] = times.user + times.system
             self.peak = max(self.peak, total / 1e6)
 
 
 def run(module: str, *arguments: str) -> Ran:
     """``python -m module arguments``; ``SystemExit`` with its last lines where it fails."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    started = time.monotonic()
     # A group of its own, so that it and its JVM can be ended together.
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -192,12 +197,11 @@ def run(module: str, *arguments: str) -> Ran:
             raise
         finally:
             sampler.stopped.set()
-    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = time.monotonic() - started
     if process.returncode:
         raise SystemExit(f"python -m {module} {' '.join(arguments)} failed:\n{output[-3000:]}")
     print("\n".join(f"  {line}" for line in output.splitlines() if "WARNING" not in line), file=sys.stderr)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Ran(wall, cpu, sampler.peak)
+    return Ran(wall, sum(sampler.cpu.values()), sampler.peak)
 
 
 def floor(folder: Path) -> float:

@@ -61,15 +61,18 @@ entities:
       currency_value: {required: true}
       date_added: {type: timestamptz, required: true}
 """
-COMMANDS = {
-    "land": "from include.ingest.__main__ import main; sys.exit(main(['land', *sys.argv[1:]]))",
-    "gate": "from expectations.raw import main; sys.exit(main(sys.argv[1:]))",
-    "load": "from include.ingest.__main__ import main; sys.exit(main(['load', *sys.argv[1:]]))",
-}
-OWN_YAML = (
-    "import sys; from pathlib import Path; import include.ingest.sources as s; s.FOLDER = Path(sys.argv.pop(1)); "
-)
-"""The commands see the benchmark's YAML instead of the project's sources."""
+STEPS = ("land", "gate", "load")
+STEP = (sys.executable, "-m", "benchmarks.relational", "--step")
+
+
+def step(name: str, folder: Path, arguments: list[str]) -> int:
+    """A command of the night, which sees the benchmark's YAML instead of the project's sources."""
+    from expectations import raw
+    from include.ingest import __main__ as ingest
+    from include.ingest import sources
+
+    sources.FOLDER = folder
+    return raw.main(arguments) if name == "gate" else ingest.main([name, *arguments])
 
 
 def fill(connection: pymysql.Connection, first: int, n: int, day: date, n_days: int) -> None:
@@ -98,10 +101,10 @@ def floor(connection: pymysql.Connection) -> float:
 def run(folder: Path, first: date, last: date) -> dict[str, tuple[float, float]]:
     """Land, gate and load of the days: command -> (seconds, peak resident MB)."""
     found = {}
-    for name, code in COMMANDS.items():
-        arguments = [str(folder), "--source", "bench_shop", "--from", str(first), "--as-of", str(last)]
+    for name in STEPS:
+        arguments = ["--source", "bench_shop", "--from", str(first), "--as-of", str(last)]
         started = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-c", OWN_YAML + code, *arguments], cwd=ROOT, stdout=sys.stderr)
+        process = subprocess.Popen([*STEP, name, str(folder), *arguments], cwd=ROOT, stdout=sys.stderr)
         peak = [0.0]
         watch = threading.Thread(target=_watch, args=(process, peak), daemon=True)
         watch.start()
@@ -146,8 +149,7 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
             postgres.start()
             try:
                 migrate()
-                prepare = OWN_YAML + "from include.ingest.__main__ import main; sys.exit(main(['prepare']))"
-                subprocess.run([sys.executable, "-c", prepare, str(folder)], cwd=ROOT, check=True, stdout=sys.stderr)
+                subprocess.run([*STEP, "prepare", str(folder)], cwd=ROOT, check=True, stdout=sys.stderr)
                 floor_s = floor(connection)
                 whole = run(folder, FIRST, last)
                 fill(connection, per_day * N_DAYS + 1, rows // 100, last + timedelta(days=1), 1)
@@ -180,6 +182,8 @@ def _check(rows: int) -> None:
 
 def main() -> None:
     """Measure and print the figures, one a line or as JSON; exit 1 when the day takes more than 1/20 of the whole."""
+    if sys.argv[1:2] == ["--step"]:
+        sys.exit(step(sys.argv[2], Path(sys.argv[3]), sys.argv[4:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--json", action="store_true")

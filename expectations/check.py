@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from expectations import raw
 from include.dates import parse_day
 from include.ingest.check import Rule, Verdict, check, show, shown
 from include.ingest.extract import Extract
@@ -21,6 +20,9 @@ from include.ingest.sources import Entity, Source, load_source, parse_source
 
 def judge(source: Source, name: str, entity: Entity, found: Extract, day: date) -> Verdict:
     """The raw gate's verdict on the rows of a day that are nowhere but here."""
+    # Imported on use: it takes seconds, and a source that does not answer should say so at once.
+    from expectations import raw
+
     tally = raw.Tally(source.source, name, entity, [day])
     aside = tally.judge(found.rows)
     checks = tally.checks({})

@@ -14,6 +14,10 @@ from deltalake import DeltaTable
 from psycopg import sql
 
 from include import lake
+from include.ingest import bronze
+from include.ingest.connectors import connector_class
+from include.ingest.load import VERDICT
+from include.ingest.sources import sources
 from include.warehouse.engine import connect
 from include.warehouse.publish import checksum
 
@@ -79,6 +83,38 @@ def _n_there(conn: psycopg.Connection, source: str, entity: str, as_of: date) ->
         return 0
     of_day = [("source", "=", source), ("known_month", "=", as_of.replace(day=1)), ("known_on", "=", as_of)]
     return sum(piece.num_rows for piece in lake.scan(DeltaTable(uri), of_day, columns=["known_on"]))
+
+
+def batches(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
+    """Each entity's day in bronze is, by the digest of its rows, what was landed and what the gate judged."""
+    for source in sources():
+        landed = sql.Identifier(source.raw_schema, "_landed")
+        if conn.execute("select to_regclass(%s)", (f"{source.raw_schema}._landed",)).fetchone() == (None,):
+            continue
+        rows = conn.execute(
+            sql.SQL(
+                """select l.entity, l.n_rows, l.batch, q.observed ->> 'batch' from {} l
+                   left join ops.quality_result q on q.gate = 'raw' and q.rule = %s and q.as_of = l.partition_on
+                     and q.target = %s || '.' || l.entity
+                   where l.partition_on = %s and l.entity = any(%s) order by 1"""
+            ).format(landed),
+            (VERDICT, source.source, as_of, list(source.entities)),
+        ).fetchall()
+        for name, n_rows, batch, judged in rows:
+            held = bronze.batches(source.source, name, as_of, as_of).get(as_of, bronze.NOTHING)
+            made, n_held = held, n_rows
+            if not connector_class(source.type).lands_in_spark:
+                # A stream's batches are digests of its files, which bronze no longer knows.
+                day = bronze.everything(source.source, name, as_of)
+                made, n_held = bronze.digest_of(day), day.num_rows
+            ok = held == batch == judged == made and n_held == n_rows
+            yield Line(
+                "bronze",
+                f"{source.source}.{name}",
+                ok,
+                f"{n_rows:,} rows, batch {batch}"
+                + ("" if ok else f"; bronze has {n_held:,} of batch {held}, content {made}; judged was {judged}"),
+            )
 
 
 def quality(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
@@ -174,4 +210,4 @@ def models(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
         yield Line("model", use_case, False, f"no decision as of {as_of}")
 
 
-CHECKS = (loads, quality, reconciliation, models, predictions)
+CHECKS = (loads, batches, quality, reconciliation, models, predictions)

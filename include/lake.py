@@ -19,6 +19,9 @@ from pyarrow.parquet import filters_to_expression
 
 from include.settings import settings
 
+BATCH_ROWS = 65_536
+"""Rows that a scan yields at once, at most."""
+
 STATISTICS = "delta.dataSkippingStatsColumns"
 
 
@@ -127,7 +130,7 @@ def scan(
     for batch in dataset.to_batches(
         columns=columns,
         filter=kept if where is None else kept & where,
-        batch_size=65_536,
+        batch_size=BATCH_ROWS,
         batch_readahead=4,
         fragment_readahead=2,
     ):

@@ -28,7 +28,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from include import lake
 from include.dates import parse_day
-from include.ingest.sources import sources
+from include.ingest.sources import Source, sources
 from include.services.environment import airflow_home
 from include.settings import settings
 from include.warehouse.engine import connect
@@ -203,31 +203,31 @@ def _cut_log(uri: str, name: str) -> None:
 
 
 def _spools(keep_days: int) -> Iterator[Cared]:
-    """Pieces of streams that bronze has; the text of their broken lines is in the quarantine."""
+    """Pieces of streams that bronze has, a day at a time; the text of their broken lines is in the quarantine."""
     for source in sources():
         for name in source.entities:
             folder = settings().home / "streams" / source.source / "spool" / name
-            if not folder.is_dir():
-                continue
-            started = time.monotonic()
-            with _held(f"bronze/{source.source}/{name}") as is_free:
-                if not is_free:
-                    yield Cared(str(folder), 0, 0, 0, 0, time.monotonic() - started, "busy: next time")
-                    continue
-                settled = _settled(source.raw_schema, name)
-                files = [(path, path.stat()) for path in folder.glob("*/*.jsonl")]
-                limit = time.time() - keep_days * 86_400
-                old = [
-                    (path, status)
-                    for path, status in files
-                    if status.st_mtime < limit and settled.get(path.parent.name, 0) > status.st_mtime
-                ]
-                for path, _ in old:
+            if folder.is_dir():
+                yield _spool(f"streams/{source.source}/spool/{name}", folder, source, name, keep_days)
+
+
+def _spool(label: str, folder: Path, source: Source, name: str, keep_days: int) -> Cared:
+    started = time.monotonic()
+    limit = time.time() - keep_days * 86_400
+    n_files = n_removed = freed = 0
+    with _held(f"bronze/{source.source}/{name}") as is_free:
+        settled = _settled(source.raw_schema, name) if is_free else {}
+        for day in folder.iterdir():
+            pieces = [(path, path.stat()) for path in day.glob("*.jsonl")]
+            n_files += len(pieces)
+            newest = max((status.st_mtime for _, status in pieces), default=limit)
+            if newest < limit and settled.get(day.name, 0) > newest:
+                for path, status in pieces:
                     path.unlink()
-                _drop_empty(folder)
-            label = f"streams/{source.source}/spool/{name}"
-            freed = sum(status.st_size for _, status in old)
-            yield Cared(label, len(files), len(files) - len(old), len(old), freed, time.monotonic() - started)
+                    n_removed, freed = n_removed + 1, freed + status.st_size
+                day.rmdir()
+    note = "" if is_free else "busy: it is being written, next time"
+    return Cared(label, n_files, n_files - n_removed, n_removed, freed, time.monotonic() - started, note)
 
 
 def _settled(raw_schema: str, name: str) -> dict[str, float]:
@@ -256,7 +256,7 @@ def _old_files(label: str, folder: Path, keep_days: int) -> Cared:
 
 
 def _drop_empty(folder: Path) -> None:
-    """Empty folders below ``folder``, the deepest first; one that is just being filled stays."""
+    """Remove the empty folders below ``folder``, the deepest first; one that is just being filled stays."""
     for path in sorted((one for one in folder.rglob("*") if one.is_dir()), key=lambda one: -len(one.parts)):
         try:
             path.rmdir()

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import os
 import secrets as _stdlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from include.settings import settings
+
+_in_memory: ContextVar[dict[str, str] | None] = ContextVar("in_memory", default=None)
 
 
 def secret(name: str) -> str:
@@ -23,10 +28,22 @@ def secret(name: str) -> str:
     folder = settings().home / "secrets"
     path = folder / name
     if not path.exists():
+        if (made := _in_memory.get()) is not None:
+            return made.setdefault(name, _stdlib.token_urlsafe(32))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.chmod(folder, 0o700)
         _create_once(path, _stdlib.token_urlsafe(32))
     return path.read_text().strip()
+
+
+@contextmanager
+def nothing_written() -> Iterator[None]:
+    """Within the block a secret that would be made is made up for the block alone: trying a source leaves no trace."""
+    token = _in_memory.set({})
+    try:
+        yield
+    finally:
+        _in_memory.reset(token)
 
 
 def _create_once(path: Path, value: str) -> None:

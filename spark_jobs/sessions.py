@@ -207,8 +207,8 @@ def _good(
             n_gone = counted.get(day, (0, 0))[0] - n_kept.get(day, 0)
             if n_gone != held.get(day, 0):
                 raise RuntimeError(
-                    f"quarantine.{name} holds {held.get(day, 0)} rows of {source.source} of {day}, but {n_gone} rows in "
-                    f"bronze are bad: run python -m expectations.raw --source {source.source} --as-of {day}."
+                    f"quarantine.{name} holds {held.get(day, 0)} rows of {source.source} of {day} and bronze {n_gone}: "
+                    f"run python -m expectations.raw --source {source.source} --as-of {day}."
                 )
     return rows.where(~F.col("is_bad")), {
         day: _Day(counted.get(day, (0, 0))[0], held.get(day, 0)) for day in days(first, last)

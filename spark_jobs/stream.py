@@ -38,6 +38,7 @@ from include.ingest.arguments import add_range, check_range
 from include.ingest.connectors import connector
 from include.ingest.connectors.stream import Stream, expected, pieces_folder, spool, state_folder, texts
 from include.ingest.extract import cleaned
+from include.ingest.files import IN_COLUMN
 from include.ingest.pseudonym import EMAIL, MASK, mask_emails
 from include.ingest.sources import Column as Declared
 from include.ingest.sources import Entity, Source, load_source
@@ -55,9 +56,14 @@ TRIGGER_BYTES = 2 * 2**30
 MANY_BROKEN = 20_000
 """Lines that are no rows whose text is held at once."""
 
+LONE_SURROGATE = (
+    r"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]\w\w(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]\w\w)\\u[dD][c-fC-F]\w\w)"
+)
+"""As JSON escapes it. No text can hold one; Java would make it a question mark."""
+
 END = "the end of the line"
 LINES = "array<map<string,string>>"
-STRICT = {"allowNonNumericNumbers": "false"}
+STRICT = {"allowNonNumericNumbers": "false", "allowSingleQuotes": "false"}
 # As EMAIL, but tried only where a word begins: Java's engine would take the square of a long word's length.
 EMAIL_JAVA = r"(?<![^\s,;:<>\"'()=])" + EMAIL
 
@@ -82,8 +88,9 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
             parts[2].cast("bigint").alias("_line"),
             parts[3].alias("text"),
             F.col("batch").alias("_batch"),
+            # Of the bytes as they came: split() would have mended them.
+            F.is_valid_utf8("value").alias("is_text"),
         )
-        .withColumn("is_text", F.is_valid_utf8("text"))
         # Within brackets, and with an end of our own: only so is a line wrong that goes on after its object.
         .withColumn(
             "parsed", F.from_json(F.concat(F.lit("["), "text", F.lit(f',{{"":"{END}"}}]')), LINES, STRICT)
@@ -99,11 +106,17 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
         "partition_on", "_file", "_line", "_batch", "text", "is_text", "object",
         *(value.alias(name) for name, value in values.items()),
     )  # fmt: skip
-    has_nul = F.col("text").contains("\\u0000") & _any(F.col(name).contains("\0") for name in named)
+    nul = F.coalesce(
+        *(F.when(F.col(name).contains("\0"), F.lit(f"a NUL character{IN_COLUMN}{of}")) for name, of in named.items())
+    )
     error = (
         F.when(~F.col("is_text"), F.lit("not UTF-8 text"))
         .when(F.col("object").isNull(), F.lit("not a JSON object"))
-        .when(has_nul, F.lit("a NUL character"))
+        .when(F.col("text").contains("\\u0000") & nul.isNotNull(), nul)
+        .when(
+            F.col("text").contains("\\u") & F.col("text").rlike(LONE_SURROGATE),
+            F.lit("half a character (a lone surrogate)"),
+        )
     )
     extra = _extra(entity)
     judged = found.withColumn("_error", error).select(
@@ -134,13 +147,6 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
         F.when(is_row, broken(entity, "warning")).alias("_warned"),
         "_extra",
     )
-
-
-def _any(conditions: Iterator[Column]) -> Column:
-    found = F.lit(False)
-    for one in conditions:
-        found = found | F.coalesce(one, F.lit(False))
-    return found
 
 
 def _extra(entity: Entity) -> Column:
@@ -363,10 +369,12 @@ def _quarantine_and_count(conn: psycopg.Connection, source: Source, name: str, f
     """What bronze holds of the days; the text of its lines that are no rows goes to the quarantine."""
     found = _Found()
     conn.execute(
-        sql.SQL("delete from {} where source = %s and partition_on between %s and %s and rule = %s").format(
-            sql.Identifier("quarantine", name)
-        ),
-        (source.source, first, last, LINE_PARSES),
+        # Of a day that maintenance took from the spool the text is in the quarantine alone: it stays.
+        sql.SQL(
+            "delete from {} where source = %s and partition_on between %s and %s and rule = %s "
+            "and partition_on = any(%s)"
+        ).format(sql.Identifier("quarantine", name)),
+        (source.source, first, last, LINE_PARSES, _spooled_days(source.source, name)),
     )
     uri = bronze.uri(source.source, name)
     table = DeltaTable(uri) if lake.exists(uri) else None
@@ -388,6 +396,11 @@ def _quarantine_and_count(conn: psycopg.Connection, source: Source, name: str, f
                 found.seen_on[column] = min(day, found.seen_on.get(column, day))
     _quarantine(conn, source, name, errors)
     return found
+
+
+def _spooled_days(source: str, name: str) -> list[date]:
+    folder = pieces_folder(source, name)
+    return [date.fromisoformat(one.name) for one in folder.iterdir()] if folder.is_dir() else []
 
 
 def _days_filter(first: date, last: date) -> list[tuple]:

@@ -27,8 +27,8 @@ def union_sources(entity: str, only: list | None = None, without: tuple = ()) ->
 
 
 def evolved(source_name: str, table: str, of: str | None = None) -> str:
-    """Usually nothing."""
-    return ""
+    """A column that the table gained."""
+    return ",\n    gained"
 
 
 def marketplace(source_name: str) -> str:

@@ -241,6 +241,18 @@ def _wanted(entity: Entity, also: Sequence[str]) -> pa.Schema:
     return pa.schema([*schema(entity), *((column, pa.string()) for column in also)])
 
 
+def everything(source: str, name: str, day: date) -> pa.Table:
+    """One day's rows with all columns that the table has; none where there is no table."""
+    table = lake.opened(uri(source, name), PARTITION_BY, by_hand=_by_hand(source))
+    found = list(lake.scan(table, _days(day, day))) if table is not None else []
+    return pa.concat_tables(found) if found else pa.table({})
+
+
+def digest_of(rows: pa.Table) -> str:
+    """What the batch of a day with these rows must be: the checksum of ``everything``."""
+    return digest(_sorted(rows)) if rows.num_rows else NOTHING
+
+
 def _as(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
     return pa.table(
         {

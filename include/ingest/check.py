@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,7 +22,7 @@ from include.ingest.infer import snake
 from include.ingest.pseudonym import mask_emails
 from include.ingest.scaffold import private
 from include.ingest.sources import Column, Entity, Source
-from include.settings import settings
+from include.secrets import nothing_written
 
 HOLDS = {
     "text": {"text", "integer", "bigint", "numeric(18,4)", "timestamptz", "date", "boolean"},
@@ -116,7 +113,7 @@ def check(source: Source, as_of: date | None, data: Path | None, judge: Judge) -
     """
     day = as_of or datetime.now(UTC).date() - timedelta(days=1)
     report = Report(source, day, [EntityReport(name) for name in source.entities])
-    with _no_new_key():
+    with nothing_written():
         try:
             with connector(source, data) as reader:
                 if as_of is None:
@@ -133,23 +130,10 @@ def check(source: Source, as_of: date | None, data: Path | None, judge: Judge) -
         except (SourceError, OSError) as error:
             report.problems.append(str(error))
         except psycopg.OperationalError as error:
-            # A dump asks it when its catalogue was first loaded.
-            report.problems.append(f"the warehouse does not answer ({error}): start it with ./emporium up")
+            # Some ask it what was loaded already.
+            reason = str(error).splitlines()[0]
+            report.problems.append(f"the warehouse does not answer ({reason}): start it with ./emporium up")
     return report
-
-
-@contextmanager
-def _no_new_key() -> Iterator[None]:
-    """Trying a source must not make the pseudonym key: where there is none a throwaway stands in, nothing is kept."""
-    variable = "EMPORIUM_SECRET_PSEUDONYM_KEY"
-    if variable in os.environ or (settings().home / "secrets" / "pseudonym_key").exists():
-        yield
-        return
-    os.environ[variable] = secrets.token_urlsafe(32)
-    try:
-        yield
-    finally:
-        del os.environ[variable]
 
 
 def _discovered(reader: Connector, report: Report) -> dict[str, list[Found]]:

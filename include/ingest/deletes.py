@@ -105,7 +105,7 @@ def _compare(
                   count(*) filter (where not _deleted and not is_there) from key_known"""
     ).fetchone() or (0, 0, 0)
     assert entity.deletes is not None
-    _refuse_too_many(f"{source.source}.{name}", entity.deletes, n_there, n_known, n_gone)
+    refuse_too_many(f"{source.source}.{name}", entity.deletes, n_there, n_known, n_gone)
     changed = "(k._deleted and k.is_ours and k.is_there or not k._deleted and not k.is_there)"
     copies = conn.execute(
         sql.SQL(
@@ -122,7 +122,7 @@ def _compare(
     return _rows(entity, copies, last)
 
 
-def _refuse_too_many(target: str, deletes: Deletes, n_there: int, n_known: int, n_gone: int) -> None:
+def refuse_too_many(target: str, deletes: Deletes, n_there: int, n_known: int, n_gone: int) -> None:
     """A source that is broken or half restored must not empty the warehouse."""
     if n_known and not n_there:
         raise SourceError(

@@ -26,7 +26,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
-from include.ingest.connectors.base import Options, SourceError
+from include.ingest.connectors.base import Found, Options, SourceError
+from include.ingest.infer import infer
 
 if TYPE_CHECKING:
     from include.ingest.sources import Entity
@@ -38,6 +39,8 @@ LONGEST = 131_072
 """Longest field of a CSV file, in characters: an unclosed quote must not swallow the rest of the file."""
 BOM = codecs.BOM_UTF8
 NOT_TEXT = "not {} text"
+IN_COLUMN = ", in the column "
+"""What comes before the name of a column in the sentence about a broken line."""
 N_SAMPLED = 1000
 """Rows that show what a file's columns are."""
 CUT_OFF = "is cut off or damaged (file_is_complete)"
@@ -294,7 +297,7 @@ class _Csv:
 
     def _where(self, row: list[str]) -> str:
         at = next((at for at, value in enumerate(row) if "�" in value), None)
-        return f", in the column {self.names[at]}" if at is not None and len(row) == len(self.names) else ""
+        return f"{IN_COLUMN}{self.names[at]}" if at is not None and len(row) == len(self.names) else ""
 
 
 @lru_cache
@@ -440,16 +443,16 @@ def _object(line: bytes, wanted: Wanted, encoding: str) -> tuple[dict[str, str |
             row[name] = None
         elif isinstance(value, str):
             if "\0" in value:
-                return {}, f"a NUL character, in the column {name}"
+                return {}, f"a NUL character{IN_COLUMN}{name}"
             if not value.isascii() and not _is_encodable(value):
-                return {}, f"half a character (a lone surrogate), in the column {name}"
+                return {}, f"half a character (a lone surrogate){IN_COLUMN}{name}"
             row[name] = value or None
         elif value is not None:
             # Not from `row`, where numbers within are strings.
             try:
                 row[name] = json.dumps(json.loads(text)[name])
             except ValueError as error:
-                return {}, f"not JSON: {error}, in the column {name}"
+                return {}, f"not JSON: {error}{IN_COLUMN}{name}"
     return row, None
 
 
@@ -534,7 +537,7 @@ def _checked(name: str, values: pa.Array, errors: list[str | None]) -> pa.Array:
     for at, one in enumerate(raw.to_pylist()):
         text = None if one is None else one.decode(errors="replace")
         if text is not None and ("\0" in text or text.encode() != one):
-            errors[at] = f"{'a NUL character' if chr(0) in text else NOT_TEXT.format('UTF-8')}, in the column {name}"
+            errors[at] = f"{'a NUL character' if chr(0) in text else NOT_TEXT.format('UTF-8')}{IN_COLUMN}{name}"
         texts.append(text)
     return pa.array(texts, pa.string())
 
@@ -620,8 +623,18 @@ def read_file(
 ) -> Rows:
     """A file's rows with the columns that ``read.derive`` makes, without those that serve only to make them."""
     rows = READERS[kind](path, wanted(entity, read, made), dialect)
-    if not read.derive:
-        return rows
+    return _with_derived(path, rows, entity, read) if read.derive else rows
+
+
+def sample(path: Path, kind: str, entity: Entity, read: Derived, dialect: Dialect) -> list[Found]:
+    """What the columns of a file are, by its first rows; as ``read_file`` has them, wanted or not."""
+    rows = READERS[kind](path, Wanted([], ()), dialect)
+    rows.table = rows.table.slice(0, N_SAMPLED)
+    some = (_with_derived(path, rows, entity, read) if read.derive else rows).table
+    return infer({name: some.column(name).to_pylist() for name in some.column_names})
+
+
+def _with_derived(path: Path, rows: Rows, entity: Entity, read: Derived) -> Rows:
     if lacking := [name for name in read.parts if name not in rows.table.column_names]:
         raise SourceError(f"{path} lacks the column {lacking[0]}, of which another is to be made.")
     table = rows.table

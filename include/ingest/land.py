@@ -18,6 +18,7 @@ from include.dates import days
 from include.ingest import bronze, deletes, drift
 from include.ingest.connectors import Connector, connector
 from include.ingest.extract import Broken, Extract, extracts
+from include.ingest.files import IN_COLUMN
 from include.ingest.sources import Source
 from include.ingest.tables import LINE_PARSES, lock
 from include.warehouse.copy import copy_table
@@ -131,19 +132,22 @@ def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: d
     with conn.cursor() as cursor:
         cursor.executemany(
             sql.SQL(
-                """insert into {} (source, file, line, rule, payload, partition_on, rules)
-                   values (%s, %s, %s, %s, %s, %s, %s)
+                """insert into {} (source, file, line, rule, payload, partition_on, rules, columns)
+                   values (%s, %s, %s, %s, %s, %s, %s, %s)
                    on conflict (source, partition_on, file, line) do update
                    set rule = excluded.rule, payload = excluded.payload, rules = excluded.rules,
-                       original = null, is_mended = false, columns = '{{}}', quarantined_at = now()"""
+                       original = null, is_mended = false, columns = excluded.columns, quarantined_at = now()"""
             ).format(table),
-            [_row(source, broken) for broken in one.broken],
+            [_row(source, one.entity, broken) for broken in one.broken],
         )
 
 
-def _row(source: Source, broken: Broken) -> tuple:
+def _row(source: Source, name: str, broken: Broken) -> tuple:
+    of = broken.error.partition(IN_COLUMN)[2]
+    columns = [column for column, said in source.entities[name].source_columns.items() if said == of]
     return (
         source.source, broken.file, broken.line, LINE_PARSES, broken.text, broken.partition_on, [LINE_PARSES],
+        columns or [of][: bool(of)],
     )  # fmt: skip
 
 

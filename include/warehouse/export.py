@@ -134,7 +134,9 @@ def _export_table(conn: psycopg.Connection, ledger: psycopg.Connection, table: s
     stale = _stale(ledger, table, uri, months)
     if not lake.exists(uri):
         empty = schema.append(pa.field("known_month", DAY)).empty_table()
-        write_deltalake(uri, empty, partition_by=["known_month"], mode="ignore")
+        write_deltalake(
+            uri, empty, partition_by=["known_month"], mode="ignore", configuration=lake.properties(["known_on"])
+        )
     n_rows = 0
     for batch in _batches(stale, months):
         ledger.execute("delete from ops.lake_export where table_name = %s and known_month = any(%s)", (table, batch))
@@ -225,8 +227,12 @@ def _read(conn: psycopg.Connection, table: str, schema: pa.Schema, months: list[
         read_options=pyarrow.csv.ReadOptions(column_names=full.names, use_threads=False),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=full, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False,
-            true_values=["t"], false_values=["f"],
+            column_types=full,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
         ),
     )
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from include.services import postgres
 from include.settings import settings
 from include.warehouse.engine import connect
 from include.warehouse.migrate import migrate
+
+if TYPE_CHECKING:
+    from tests.integration.mariadb import MariaDB
 
 
 def free_port() -> int:
@@ -53,3 +57,14 @@ def warehouse() -> Iterator[Path]:
         os.environ.update(before)
         settings.cache_clear()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator["MariaDB"]:
+    """One MariaDB for all tests; each makes databases of its own."""
+    from tests.integration.mariadb import missing, server
+
+    if reason := missing():
+        pytest.skip(reason)
+    with server() as found:
+        yield found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
-import pytest
 
 from tests.integration.conftest import free_port
 
@@ -124,12 +123,3 @@ def missing() -> str | None:
     if _binary() and all((SHARE / name).exists() for name in TABLES):
         return None
     return "MariaDB is not installed: apt-get install mariadb-server-core (as .ci/run does)"
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
-    """One server for all tests; each makes databases of its own."""
-    if reason := missing():
-        pytest.skip(reason)
-    with server() as found:
-        yield found

@@ -18,7 +18,6 @@ import yaml
 from include.settings import ROOT
 from include.warehouse.engine import connect
 from tests.integration import mariadb as mariadb_server
-from tests.integration.mariadb import mariadb  # noqa: F401
 
 pytestmark = pytest.mark.integration
 

@@ -196,9 +196,8 @@ def test_a_soft_deleted_order_vanishes_with_its_items_and_payments_and_stays_in_
                                  "+version_order_items", "--exclude-resource-type", "test"]) == 0  # fmt: skip
         for table in ("fact_order", "fact_order_item", "fact_payment"):
             assert query(f"select order_id from core.{table} where order_id in ('S1', 'S2')") == [("S2",)], table
-        assert query("select known_on, is_deleted, status from core.version_orders where order_id = 'S1' order by 1") == [
-            (first, False, "created"), (second, True, "created"),
-        ]  # fmt: skip
+        found = query("select known_on, is_deleted, status from core.version_orders where order_id = 'S1' order by 1")
+        assert found == [(first, False, "created"), (second, True, "created")]
         assert query("select ordered_on, is_deleted from core.version_order_items where order_id = 'S1'") == [
             (first, False)
         ], "what was known of the items of the removed order is as it was"

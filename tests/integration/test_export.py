@@ -41,7 +41,7 @@ def order(n: int, **values: object) -> dict:
     return {
         "marketplace": "m", "order_id": str(n), "customer_id": None if n % 7 == 0 else f"c{n}", "ordered_at": at,
         "ordered_on": day, "status": "created", "approved_at": None, "handed_over_at": None, "delivered_at": None,
-        "estimated_delivery_at": None, "known_at": at, "known_on": day,
+        "estimated_delivery_at": None, "is_deleted": False, "known_at": at, "known_on": day,
     } | values  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def in_warehouse() -> list[tuple]:
 def in_lake() -> list[tuple]:
     rows = lake.read(lake.table_uri("core", "orders")).to_pylist()
     assert all(row.pop("known_month") == row["known_on"].replace(day=1) for row in rows)
-    return sorted((tuple(row.values()) for row in rows), key=lambda row: (row[1], row[11]))
+    return sorted((tuple(row.values()) for row in rows), key=lambda row: (row[1], row[12]))
 
 
 def files() -> dict[str, set[str]]:

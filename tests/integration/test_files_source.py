@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import date, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from expectations.raw import main as gate_main
 from include.ingest import sources, tables
 from include.ingest.__main__ import main as ingest_main
+from include.ingest.types import PATTERNS, parse
 from include.settings import settings
 from include.warehouse.engine import connect
 
@@ -164,11 +166,23 @@ def test_every_poisoned_row_is_quarantined_by_its_rule_and_every_other_row_lands
     found = _query("select file, line, rule, payload from quarantine.orders where source = 'depot'")
     assert {(file, line): rule for file, line, rule, _ in found} == expected
     assert all(payload for *_, payload in found)
+    named = _query("select line, columns from quarantine.orders where source = 'depot' and line < 14 order by line")
+    assert named == [(3, ["updated_at"]), (5, ["status"]), (7, []), (9, []), (11, []), (13, [])], "the first six lines"
     n_good, n_bad = len(poison) + 1, len(poison)
     assert [row[0] for row in _raw()] == sorted([*(f"ogood{at}" for at in range(n_bad)), "olast"])
     assert _counts() == (n_good + n_bad, n_good, 0, n_bad)
     # The known time of a row is never one of a poisoned clock.
     assert {row[-2].date() for row in _raw()} == {DAY}
+
+
+@given(st.data(), st.sampled_from(["integer", "bigint", "numeric(18,4)", "timestamptz", "date", "boolean"]))
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_what_the_gate_can_read_the_load_can_cast(warehouse, data, kind):
+    """A value that the gate lets through and Postgres refuses would stop the load of everything."""
+    texts = data.draw(st.lists(st.from_regex(PATTERNS[kind]), min_size=1, max_size=30))
+    _, parses = parse(pa.array(texts, pa.string()), kind)
+    good = [text for text, is_read in zip(texts, parses, strict=True) if is_read]
+    assert _query(f"select count(one::{kind}) from unnest(%s::text[]) as one", good) == [(len(good),)]
 
 
 def test_json_that_is_no_object_is_quarantined_with_its_line(depot):

@@ -10,10 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from expectations.raw import main as gate_main
+from include import audit
 from include.demo import SMALL, fill
 from include.demo.dirt import BROKEN_KINDS
+from include.ingest import bronze
 from include.ingest.__main__ import main as ingest_main
 from include.ingest.extract import extract, span
 from include.ingest.pseudonym import pseudonym
@@ -141,25 +144,23 @@ def test_a_broken_row_is_quarantined_with_file_line_and_rule_and_the_rest_lands(
     assert _query("select * from quarantine.orders") == []
 
 
-def test_of_several_rows_with_one_key_the_newest_then_the_last_stays(outlet):
-    _drop(
-        DAY,
-        [
-            *_good(3),
-            ("L0", "person0@example.org", "shipped", 12),
-            ("L0", "person0@example.org", "approved", 10),
-            ("L1", "person1@example.org", "canceled", 9),
-        ],
-    )
-    _all("demo_outlet", DAY)
-    assert _query("select order_id, status, _line from raw_demo_outlet.orders order by 1") == [
-        ("L0", "shipped", 5),
-        ("L1", "canceled", 7),
-        ("L2", "created", 4),
+def test_of_several_rows_with_one_key_the_newest_then_the_greatest_stays_wherever_it_stood(outlet):
+    rows = [
+        *_good(3),
+        ("L0", "person0@example.org", "shipped", 12),
+        ("L0", "person0@example.org", "approved", 10),
+        ("L1", "person1@example.org", "canceled", 9),
     ]
-    assert _query("select n_in, n_loaded, n_duplicate, n_quarantined from ops.load_audit where entity = 'orders'") == [
-        (6, 3, 3, 0)
-    ]
+    found = []
+    for order in (rows, rows[::-1]):
+        _drop(DAY, order)
+        _all("demo_outlet", DAY)
+        found.append(_query("select order_id, status, known_at, currency from raw_demo_outlet.orders order by 1"))
+        assert _query(
+            "select n_in, n_loaded, n_duplicate, n_quarantined from ops.load_audit where entity = 'orders'"
+        ) == [(6, 3, 3, 0)]
+    assert found[0] == found[1]
+    assert [row[:2] for row in found[0]] == [("L0", "shipped"), ("L1", "created"), ("L2", "created")]
 
 
 def test_a_batch_above_the_threshold_stops_and_leaves_raw_as_it_was(outlet, capsys):
@@ -186,10 +187,16 @@ def test_load_refuses_what_the_gate_has_not_judged(outlet, capsys):
     assert _load("demo_outlet", DAY) == 1
     assert "no verdict" in capsys.readouterr().err
     assert _gate("demo_outlet", DAY) == 0
+    _drop(DAY, _good(6))
     assert _land("demo_outlet", DAY) == 0
     assert _load("demo_outlet", DAY) == 1
     assert "landed again after the gate judged it" in capsys.readouterr().err
     assert _query("select count(*) from raw_demo_outlet.orders") == [(0,)]
+    # The same content is the same batch, however often it is landed: what was judged of it holds.
+    _drop(DAY, _good(5))
+    assert _land("demo_outlet", DAY) == 0
+    assert _load("demo_outlet", DAY) == 0
+    assert _query("select count(*) from raw_demo_outlet.orders") == [(5,)]
 
 
 def test_a_rerun_of_an_old_day_leaves_the_same_rows_and_later_days_alone(outlet):
@@ -240,11 +247,13 @@ def test_a_kill_between_bronze_and_raw_is_healed_by_a_rerun(outlet, capsys):
     rows = _query("select * from raw_demo_outlet.orders order by order_id")
     arguments = ["--source", "demo_outlet", "--as-of", str(DAY)]
 
-    # Bronze is written, the books are not: the gate does not judge it, load does not take it.
+    # Bronze is written anew, the books are not: the gate does not judge it, load does not take it.
+    _drop(DAY, _good(21))
     _killed_at("include.ingest.land", "_record", ["land", *arguments])
     assert _gate("demo_outlet", DAY) == 1
     assert "is not what was landed" in capsys.readouterr().err
     assert _load("demo_outlet", DAY) == 1
+    _drop(DAY, _good(20))
     assert _land("demo_outlet", DAY) == 0
     assert _gate("demo_outlet", DAY) == 0
 
@@ -253,6 +262,22 @@ def test_a_kill_between_bronze_and_raw_is_healed_by_a_rerun(outlet, capsys):
     assert _query("select * from raw_demo_outlet.orders order by order_id") == rows
     assert _load("demo_outlet", DAY) == 0
     assert _checksums("demo_outlet") == before
+
+
+def test_the_audit_finds_a_day_of_bronze_that_is_not_what_was_landed_and_judged(outlet):
+    def held():
+        with connect() as conn:
+            return {line.subject: line for line in audit.batches(conn, DAY) if line.subject.startswith("demo_outlet")}
+
+    _drop(DAY, _good(5))
+    _all("demo_outlet", DAY)
+    assert set(held()) == {f"demo_outlet.{name}" for name in load_source("demo_outlet").entities}
+    assert all(line.is_ok for line in held().values())
+    # The row says what batch it is of, and is not what it was.
+    DeltaTable(bronze.uri("demo_outlet", "orders")).update(predicate="order_id = 'L3'", updates={"status": "'shipped'"})
+    assert not held()["demo_outlet.orders"].is_ok
+    assert _land("demo_outlet", DAY) == 0
+    assert held()["demo_outlet.orders"].is_ok
 
 
 def test_no_address_reaches_the_lake_not_even_its_log(outlet):

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(has_schema() is None, reason="OpenCart's schema is not in ../shared/data/opencart"),
 ]
-pytest_plugins = ["tests.integration.mariadb"]
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NEXT = LAST + timedelta(days=1)
@@ -162,8 +161,8 @@ def change(shop: Shop, server: MariaDB, name: str) -> dict[str, Any]:
         row = {"order_id": order["order_id"], "order_status_id": status, "notify": 0, "comment": "", "date_added": noon}
         shop.rows["order_history"].append(row)
         shop.insert(server, name, "order_history", [row])
-    edited = by_id[next(n for n in by_id if by_id[n]["order_status_id"] and n not in (shipped["order_id"], late["order_id"])
-                        and n % 3 == 2 and n % 2)]  # fmt: skip
+    taken = {shipped["order_id"], late["order_id"]}
+    edited = next(one for n, one in by_id.items() if one["order_status_id"] and n not in taken and n % 6 == 5)
     number = edited["order_id"]
     gone = [item for item in shop.rows["order_product"] if item["order_id"] == number]
     for table in ("order_product", "order_total"):
@@ -191,9 +190,9 @@ def change(shop: Shop, server: MariaDB, name: str) -> dict[str, Any]:
 
 
 def path_of(shop: Shop, number: int) -> list[tuple[datetime, int]]:
-    return [
-        (row["date_added"], row["order_status_id"]) for row in shop.rows["order_history"] if row["order_id"] == number
-    ]
+    """The statuses of an order, oldest first."""
+    history = shop.rows["order_history"]
+    return [(row["date_added"], row["order_status_id"]) for row in history if row["order_id"] == number]
 
 
 def test_rows_in_are_rows_out_and_none_is_quarantined(loaded: dict[str, Any]) -> None:
@@ -214,8 +213,9 @@ def test_orders_are_what_went_through_the_checkout_with_the_status_of_each_day(l
     shop = loaded["shop"]
     found: dict[str, dict[date, tuple]] = {}
     for number, day, *rest in query(
-        "select order_id, known_on, status, ordered_at, customer_id, currency, customer_currency, customer_currency_rate, "
-        "approved_at, handed_over_at, delivered_at, is_deleted from staging.stg_opencart__orders"
+        "select order_id, known_on, status, ordered_at, customer_id, currency, customer_currency, "
+        "customer_currency_rate, approved_at, handed_over_at, delivered_at, is_deleted "
+        "from staging.stg_opencart__orders"
     ):
         found.setdefault(number, {})[day] = tuple(rest)
     placed = {str(row["order_id"]): row for row in shop.rows["order"] if path_of(shop, row["order_id"])}
@@ -252,7 +252,8 @@ def test_items_carry_the_orders_freight_and_follow_an_edit(loaded: dict[str, Any
     for item in items:
         maker = makers[item["product_id"]]
         assert kept[item["order_product_id"]][1:6] == (
-            str(item["order_id"]), str(item["product_id"]), str(maker) if maker else None, item["quantity"], item["price"],
+            str(item["order_id"]), str(item["product_id"]), str(maker) if maker else None, item["quantity"],
+            item["price"],
         )  # fmt: skip
     freight: dict[int, Decimal] = {}
     for row in kept.values():

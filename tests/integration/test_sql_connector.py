@@ -20,7 +20,6 @@ from include.warehouse.engine import connect, owner_dsn
 from tests.integration.mariadb import PASSWORD, MariaDB
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["tests.integration.mariadb"]
 
 DAY = date(2024, 3, 31)  # on which Berlin's clocks skip from two to three
 NEXT = DAY + timedelta(days=1)

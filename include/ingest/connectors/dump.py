@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from include.ingest import files, replay
 from include.ingest.connectors.base import Batch, Connector, Found, SourceError
-from include.ingest.infer import infer
 from include.ingest.sources import Entity, Source
 from include.ingest.types import in_utc
 from include.settings import settings
@@ -80,17 +79,19 @@ class Dump(Connector):
                 known_at=known_at,
                 errors=[of.errors[row] for row in rows.tolist()],
                 broken={at: of.broken[row] for at, row in enumerate(rows.tolist()) if row in of.broken},
-                columns=of.columns,
+                columns=(*of.columns, *read.parts),
             )
 
     def discover(self) -> dict[str, list[Found]]:
-        """From the first rows of each entity's file."""
+        """From the first rows of each entity's file; nothing else says which files there are and what they mean."""
+        if not self.source.entities:
+            raise SourceError("A dump does not say when its rows became known: write the YAML by hand.")
         found = {}
-        for name in self.source.entities:
-            reader = files.READERS[self.connection.format]
-            some = reader(self._path(name), files.Wanted([], ()), self.connection.dialect).table
-            some = some.slice(0, files.N_SAMPLED)
-            found[name] = infer({of: some.column(of).to_pylist() for of in some.column_names})
+        for name, entity in self.source.entities.items():
+            read, connection = self.reads[name], self.connection
+            found[name] = files.sample(self._path(name), connection.format, entity, read, connection.dialect)
+            if read.numbered_within:
+                found[name].append(Found(entity.source_columns[entity.key[-1]], "integer", is_nullable=False))
         return found
 
     def _rows(self, name: str) -> files.Rows:

@@ -18,7 +18,6 @@ from pydantic import field_validator
 from include.dates import days
 from include.ingest import files
 from include.ingest.connectors.base import Batch, Connector, Found, SourceError
-from include.ingest.infer import infer
 from include.ingest.sources import Entity, Source
 from include.settings import settings
 
@@ -105,10 +104,8 @@ class Files(Connector):
         for name in self.source.entities:
             for day in sorted(self._days(), reverse=True):
                 if paths := self._matching(name, day):
-                    everything = files.Wanted([], ())
-                    rows = files.READERS[self._format(name)](paths[0], everything, self.connection.dialect)
-                    some = rows.table.slice(0, files.N_SAMPLED)
-                    found[name] = infer({of: some.column(of).to_pylist() for of in some.column_names})
+                    read, dialect = self.reads[name], self.connection.dialect
+                    found[name] = files.sample(paths[0], self._format(name), self.source.entities[name], read, dialect)
                     break
         return found
 
@@ -117,17 +114,16 @@ class Files(Connector):
         written = re.escape(self.connection.day_format)
         for code, n in DIGITS.items():
             written = written.replace(code, rf"\d{{{n}}}")
-        folder = settings().home / self.connection.folder
-        if DAY in self.connection.folder and (there := self._days()):
-            folder = self._folder(max(there))
+        there = self._days()
+        folder = self._folder(max(there)) if there else settings().home / self.connection.folder
         ending = re.compile(rf"(\.[^.{{]+)?\.{self.connection.format}(\.gz|\.zst)?$")
         names = [re.sub(written, DAY, path.name) for path in folder.iterdir()] if folder.is_dir() else []
         found = {ending.sub("", name) for name in names if ending.search(name) and name[0] not in "._"}
-        found = {stem for stem in found if DAY in self.connection.folder + stem}
+        found = {stem for stem in found if there or DAY in stem}
         if not found:
             raise SourceError(
-                f"{folder} has no file *.{self.connection.format} (or .gz, .zst) of a day: write {DAY} for the day in "
-                "the folder's path if each has its own, or name another format."
+                f"{folder} has no file *.{self.connection.format} (or .gz, .zst) of a day, neither in a folder of the "
+                "day nor with the day in its name: another `format` or `day_format`?"
             )
         return sorted(found)
 

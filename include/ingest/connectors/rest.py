@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import chain
@@ -160,7 +160,11 @@ class Rest(Connector):
             records = next(self._pages(request, {}, None))
             for name in names:
                 rows, _ = self._rows(name, records)
-                found[name] = infer({one: [row.get(one) for row in rows] for one in dict.fromkeys(chain(*rows))})
+                seen = infer({one: [row.get(one) for row in rows] for one in dict.fromkeys(chain(*rows))})
+                entity = self.source.entities[name]
+                said = {of: entity.columns[column].type for column, of in entity.source_columns.items()}
+                # A page of nulls says nothing against the YAML.
+                found[name] = [one if one.samples else replace(one, type=said.get(one.name, one.type)) for one in seen]
         return found
 
     # --- asking ----------------------------------------------------------------------------------

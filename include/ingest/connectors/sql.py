@@ -246,8 +246,9 @@ class Sql(Connector):
 
     def _rows(self, name: str, query: sa.Select[Any]) -> pa.Table:
         """The query's rows as strings, fetched by a server-side cursor."""
-        # dlt reports its use unless told not to, before it is imported.
-        os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+        # Before it is imported dlt has to be told not to report its use, nor to look for settings in Airflow, which
+        # takes seconds to import.
+        os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "PROVIDERS__ENABLE_AIRFLOW_SECRETS": "false"}
         from dlt.sources.sql_database import sql_table
 
         # The columns come from the query, so there is nothing to reflect.
@@ -282,27 +283,22 @@ class Sql(Connector):
 
     def _described(self, name: str) -> _Shape | None:
         read, engine, schema = self.reads[name], self._engine(), self.connection.schema_name
-        rows: sa.FromClause
-        if read.table:
-            label = self.connection.filled(read.table)
-            if not sa.inspect(engine).has_table(label, schema=schema):
-                if read.optional:
-                    return None
-                raise SourceError(f"there is no table {label}; check connection.names and connection.schema_name")
-            rows = sa.table(label, schema=schema)
-            label = f"{schema or engine.url.database}.{label}"
-        else:
-            label = f"{schema or engine.url.database}.{name}"
-            rows = sa.text(self.connection.filled(read.query)).columns().subquery("source_rows")
-        with engine.connect() as connection:
-            found = connection.execute(sa.select(sa.text("*")).select_from(rows).where(sa.false()))
-            columns = {one[0]: self._kind(one[1]) for one in found.cursor.description}
         text = self.connection.filled(read.table or read.query)
-        if read.table:
-            rows = sa.table(self.connection.filled(read.table), *map(sa.column, columns), schema=schema)
-        else:
-            rows = sa.text(text).columns(*map(sa.column, columns)).subquery("source_rows")
-        return _Shape(rows, columns, label, self._hints(text))
+        if read.table and not sa.inspect(engine).has_table(text, schema=schema):
+            if read.optional:
+                return None
+            raise SourceError(f"there is no table {text}; check connection.names and connection.schema_name")
+
+        def rows(*columns: str) -> sa.FromClause:
+            if read.table:
+                return sa.table(text, *map(sa.column, columns), schema=schema)
+            return sa.text(text).columns(*map(sa.column, columns)).subquery("source_rows")
+
+        with engine.connect() as connection:
+            found = connection.execute(sa.select(sa.text("*")).select_from(rows()).where(sa.false()))
+            columns = {one[0]: self._kind(one[1]) for one in found.cursor.description}
+        label = f"{schema or engine.url.database}.{text if read.table else name}"
+        return _Shape(rows(*columns), columns, label, self._hints(text))
 
     def _kind(self, code: Any) -> str:
         """What a driver's type code stands for, see ``_Shape``: MySQL's field types, Postgres's object ids."""

@@ -87,7 +87,8 @@ class Stream(Connector):
         return settings().home / self.connection.folder
 
     def span(self) -> tuple[date | None, date | None]:
-        return min((one.day for one in self.arrivals()), default=None), None
+        there = self.arrivals() if self.folder.is_dir() else []
+        return min((one.day for one in there), default=None), None
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
         raise SourceError(f"{self.source.source} is a stream: run python -m spark_jobs.stream.")
@@ -144,7 +145,8 @@ class Stream(Connector):
                 day = parse_day(match.group(1) if pattern.groups else match.group())
             except ValueError as error:
                 raise SourceError(f"{self.source.source}: the path of {below}: {error}") from error
-            label = re.sub(r"[\t\r\n#]", "_", f"{self.connection.folder}/{below}")
+            # What would not be a name in a piece, or no text at all.
+            label = re.sub(r"[\t\r\n#\ud800-\udfff]", "_", f"{self.connection.folder}/{below}")
             found.append(Arrival(entity, day, label, path))
         return sorted(found, key=lambda one: (one.entity, one.day, one.label))
 

@@ -1,5 +1,6 @@
 """``source check`` finds what is wrong, says where and what to do, shows no person and no secret, writes nothing."""
 
+import socket
 from datetime import date
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def check(home, tmp_path, capsys):
     return run
 
 
+@pytest.fixture
+def closed_port() -> int:
+    """A port at which nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def columns(**changed) -> dict:
     """The entities of SOURCE with other columns; None takes one away."""
     orders = SOURCE["entities"]["orders"]
@@ -77,6 +86,8 @@ def test_source_that_is_as_described_can_be_loaded(check):
     assert "rows: 2, of which 0 would be quarantined" in said
     assert "key (order_id) is unique" in said
     assert "corner can be loaded." in said
+    assert "quarantines" not in said
+    assert "warns of" not in said
     assert not {"doubt", "extra", "missing", "PROBLEM"} & set(said.split())
 
 
@@ -223,3 +234,15 @@ def test_connector_that_lists_no_columns_is_compared_by_its_rows(check, monkeypa
     assert "Type files does not list columns" in said
     assert "│ extra │ │ status │" in said
     assert "│ ok │ order_id │" in said
+
+
+def test_source_that_asks_a_warehouse_which_is_not_there_is_a_plain_problem_and_leaves_no_trace(
+    home, capsys, monkeypatch, closed_port
+):
+    monkeypatch.setenv("EMPORIUM_PG_PORT", str(closed_port))
+    settings.cache_clear()
+    assert main(["holidays", "--as-of", "2031-12-25"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "PROBLEM the warehouse does not answer" in said
+    assert "start it with ./emporium up" in said
+    assert not home.exists()

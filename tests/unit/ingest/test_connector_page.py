@@ -62,8 +62,8 @@ def test_deletes_of_the_page_on_sources_are_valid():
 
 def test_settings_that_the_page_on_sources_lists_are_the_connectors():
     page = (ROOT / "docs" / "add-a-source.md").read_text()
-    rows = re.findall(r"^\| `(sql|files|stream|rest)` \|[^|]*\|([^|]*)\|([^|]*)\|$", page, re.MULTILINE)
-    assert len(rows) == 4
+    rows = re.findall(r"^\| \[?`(sql|files|stream|rest|dump)`.*?\|[^|]*\|([^|]*)\|([^|]*)\|$", page, re.MULTILINE)
+    assert len(rows) == 5
     for name, connection, read in rows:
         kind = connector_class(name)
         assert set(re.findall(r"`(\w+)`", connection)) <= set(kind.Connection.model_fields), name

@@ -106,6 +106,8 @@ def test_part_files_are_read_together_and_nothing_that_only_looks_alike(home):
     assert sorted(found.rows["order_id"].to_pylist()) == ["a", "b", "c"]
     assert set(found.rows["_file"].to_pylist()) == {f"in/{DAY}/{name}" for name in parts}
     assert found.rows["_line"].to_pylist() == [2, 2, 2]
+    (found,) = extract(_source(read={"file": "*orders"}), DAY, DAY)
+    assert sorted(found.rows["order_id"].to_pylist()) == ["a", "b", "c"], "an unfinished file is not read"
 
 
 def test_a_file_that_is_there_plain_and_compressed_is_refused(home):

@@ -342,6 +342,7 @@ def test_the_api_says_what_it_has():
     assert kinds["totals.grand"] == "numeric(18,4)"
     assert kinds["updated_at"] == "timestamptz"
     assert kinds["customer.email"] == "text"
+    assert kinds["deleted_at"] == "timestamptz", "all null, as the YAML says"
     assert "items" not in kinds
     assert found["orders"]["id"].is_key
     assert found["order_items"]["line"].type == "integer"

@@ -138,7 +138,7 @@ def test_nothing_is_overwritten(root, made):
         ("corner", "fils", {}, (), "there is no connector 'fils'; types are:"),
         ("corner", "files", {}, (), "connection.folder: Field required"),
         ("corner", "files", {"folder": "nowhere/{day}"}, (), "has no file \\*.csv"),
-        ("corner", "files", {"folder": "exports"}, (), "write {day} for the day"),
+        ("corner", "files", {"folder": "exports", "format": "jsonl"}, (), "another `format` or `day_format`"),
         ("corner", "files", {"folder": "exports/{day}"}, ("invoices",), "corner has no invoices; it has: customers"),
         ("corner", "rest", {"base_url": "http://127.0.0.1:9"}, (), "cannot list what there is: say it with --entity"),
         ("corner", "files", {"folder": "exports/{day}"}, ("noise",), "Nothing of corner could be described: noise"),
@@ -155,6 +155,13 @@ def test_entities_can_be_chosen_and_named(root):
     add("corner", "files", {"folder": "exports/{day}"}, ["buyers=customers", "orders"], root=root)
     entities = described(root)["entities"]
     assert {name: one["read"]["file"] for name, one in entities.items()} == {"buyers": "customers", "orders": "orders"}
+
+
+def test_folder_of_each_day_need_not_be_spelled_out(root):
+    add("corner", "files", {"folder": "exports"}, ["orders"], root=root)
+    report = check(parse_source(root / "include/sources/corner.yaml"), None, None, judge)
+    assert report.all_problems == []
+    assert report.entities[0].n_rows == 2
 
 
 def test_file_that_is_called_by_its_day_is_an_entity_of_the_sources_name(root, tmp_path):

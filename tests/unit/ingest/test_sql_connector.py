@@ -27,6 +27,8 @@ entities:
     columns: {code: {required: true}}
 """
 
+WRONG = "hunter2"
+
 
 def source(text: str = YAML) -> Source:
     return Source.model_validate(yaml.safe_load(text))
@@ -58,11 +60,11 @@ def test_a_wrong_setting_is_named(old: str, new: str, said: str) -> None:
     ("dsn", "said"),
     [
         (None, "set EMPORIUM_SECRET_CORNER_SHOP"),
-        ("shop.example:3306 hunter2", "is not a URL such as mysql+pymysql://"),
-        ("mysql+pymysql://reader:hunter2@x@127.0.0.1:1/shop", "has an @ too many"),
-        ("oracle://reader:hunter2@127.0.0.1:1/shop", "is for oracle; type sql reads MariaDB, MySQL and Postgres"),
-        ("mysql://reader:hunter2@127.0.0.1:1/shop", "The database of corner_shop does not answer"),
-        ("postgresql://reader:hunter2@127.0.0.1:1/shop", "The database of corner_shop does not answer"),
+        (f"shop.example:3306 {WRONG}", "is not a URL such as mysql+pymysql://"),
+        (f"mysql+pymysql://reader:{WRONG}@x@127.0.0.1:1/shop", "has an @ too many"),
+        (f"oracle://reader:{WRONG}@127.0.0.1:1/shop", "is for oracle; type sql reads MariaDB, MySQL and Postgres"),
+        (f"mysql://reader:{WRONG}@127.0.0.1:1/shop", "The database of corner_shop does not answer"),
+        (f"postgresql://reader:{WRONG}@127.0.0.1:1/shop", "The database of corner_shop does not answer"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_said_without_the_password(dsn, said, monkeypatch, tmp_path, caplog, capfd):
@@ -73,7 +75,7 @@ def test_an_address_that_leads_nowhere_is_said_without_the_password(dsn, said, m
         list(shop.read(date(2025, 1, 1), date(2025, 1, 1)))
     assert said in str(error.value)
     heard = f"{error.value!r} {error.value.__cause__} {caplog.text} {capfd.readouterr()}"
-    assert "hunter2" not in heard
+    assert WRONG not in heard
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 

@@ -7,6 +7,5 @@ select
     estimated_delivery_at,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "shipments") }}
+    partition_on as known_on{{ evolved("demo_outlet", "shipments") }}
 from {{ source("demo_outlet", "shipments") }}

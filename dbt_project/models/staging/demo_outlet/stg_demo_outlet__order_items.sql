@@ -10,6 +10,5 @@ select
     {{ currency("demo_outlet") }} as currency,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "order_items") }}
+    partition_on as known_on{{ evolved("demo_outlet", "order_items") }}
 from {{ source("demo_outlet", "order_items") }}

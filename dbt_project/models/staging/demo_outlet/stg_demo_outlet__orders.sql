@@ -12,6 +12,5 @@ select
     null::timestamptz as estimated_delivery_at,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "orders") }}
+    partition_on as known_on{{ evolved("demo_outlet", "orders") }}
 from {{ source("demo_outlet", "orders") }}

@@ -9,6 +9,5 @@ select
     {{ currency("demo_outlet") }} as currency,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "payments") }}
+    partition_on as known_on{{ evolved("demo_outlet", "payments") }}
 from {{ source("demo_outlet", "payments") }}

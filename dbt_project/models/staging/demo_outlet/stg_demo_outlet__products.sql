@@ -8,6 +8,5 @@ select
     true as is_product,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "products") }}
+    partition_on as known_on{{ evolved("demo_outlet", "products") }}
 from {{ source("demo_outlet", "products") }}

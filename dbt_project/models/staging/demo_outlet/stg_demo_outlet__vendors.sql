@@ -5,6 +5,5 @@ select
     region,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_outlet", "vendors") }}
+    partition_on as known_on{{ evolved("demo_outlet", "vendors") }}
 from {{ source("demo_outlet", "vendors") }}

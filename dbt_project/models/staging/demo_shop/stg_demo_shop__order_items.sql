@@ -69,8 +69,7 @@ select
     {{ currency("demo_shop") }} as currency,
     shares._deleted as is_deleted,
     shares.known_at,
-    shares.partition_on as known_on
-    {{ evolved("demo_shop", "oc_order_product", "shares") }}
+    shares.partition_on as known_on{{ evolved("demo_shop", "oc_order_product", "shares") }}
 from allocations as shares
 left join vendors
     on

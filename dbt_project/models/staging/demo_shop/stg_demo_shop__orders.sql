@@ -47,7 +47,7 @@ learned as (
         date_added,
         status,
         estimated_on,
-        null
+        null as is_deleted
     from history
 ),
 
@@ -89,8 +89,7 @@ select
         false
     ) as is_deleted,
     days.known_at,
-    days.known_on
-    {{ evolved("demo_shop", "oc_order", "placed") }}
+    days.known_on{{ evolved("demo_shop", "oc_order", "placed") }}
 from days
 inner join placed using (order_id)
 window versions as (partition by days.order_id order by days.known_on)

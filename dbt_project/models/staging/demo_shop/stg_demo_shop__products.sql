@@ -8,6 +8,5 @@ select
     true as is_product,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_shop", "oc_product") }}
+    partition_on as known_on{{ evolved("demo_shop", "oc_product") }}
 from {{ source("demo_shop", "oc_product") }}

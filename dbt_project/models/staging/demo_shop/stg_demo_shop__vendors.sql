@@ -5,6 +5,5 @@ select
     zone as region,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("demo_shop", "oc_vendor") }}
+    partition_on as known_on{{ evolved("demo_shop", "oc_vendor") }}
 from {{ source("demo_shop", "oc_vendor") }}

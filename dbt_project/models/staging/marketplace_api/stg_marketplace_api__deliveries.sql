@@ -1,25 +1,28 @@
 -- Each vendor ships its own part: an order's times on a day follow from what was known of all its shipments.
-with days as (
+with told as (
+    select * from {{ source("marketplace_api", "shipments") }}
+),
+
+days as (
     select distinct
         order_id,
         partition_on as known_on
-    from {{ source("marketplace_api", "shipments") }}
+    from told
     where order_id is not null
 ),
 
 shipments as (
-    select distinct on (days.order_id, days.known_on, shipments.shipment_id)
+    select distinct on (days.order_id, days.known_on, told.shipment_id)
         days.order_id,
         days.known_on,
-        shipments.shipped_at,
-        shipments.delivered_at,
-        shipments.promised_at,
-        shipments.known_at,
-        shipments._deleted as is_deleted
+        told.shipped_at,
+        told.delivered_at,
+        told.promised_at,
+        told.known_at,
+        told._deleted as is_deleted
     from days
-    inner join {{ source("marketplace_api", "shipments") }} as shipments
-        on days.order_id = shipments.order_id and days.known_on >= shipments.partition_on
-    order by days.order_id asc, days.known_on asc, shipments.shipment_id asc, shipments.partition_on desc
+    inner join told on days.order_id = told.order_id and days.known_on >= told.partition_on
+    order by days.order_id asc, days.known_on asc, told.shipment_id asc, told.partition_on desc
 )
 
 select

@@ -4,6 +4,5 @@ select
     customer_state as region,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("olist", "customers") }}
+    partition_on as known_on{{ evolved("olist", "customers") }}
 from {{ source("olist", "customers") }}

@@ -11,6 +11,5 @@ select
     {{ currency("olist") }} as currency,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("olist", "order_items") }}
+    partition_on as known_on{{ evolved("olist", "order_items") }}
 from {{ source("olist", "order_items") }}

@@ -24,7 +24,6 @@ select
     orders.order_estimated_delivery_date as estimated_delivery_at,
     orders._deleted as is_deleted,
     orders.known_at,
-    orders.partition_on as known_on
-    {{ evolved("olist", "orders", "orders") }}
+    orders.partition_on as known_on{{ evolved("olist", "orders", "orders") }}
 from orders
 left join customers on orders.customer_id = customers.customer_id

@@ -10,6 +10,5 @@ select
     {{ currency("olist") }} as currency,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("olist", "order_payments") }}
+    partition_on as known_on{{ evolved("olist", "order_payments") }}
 from {{ source("olist", "order_payments") }}

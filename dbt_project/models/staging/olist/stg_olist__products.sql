@@ -17,7 +17,6 @@ select
     true as is_product,
     products._deleted as is_deleted,
     products.known_at,
-    products.partition_on as known_on
-    {{ evolved("olist", "products", "products") }}
+    products.partition_on as known_on{{ evolved("olist", "products", "products") }}
 from products
 left join translation on products.product_category_name = translation.product_category_name

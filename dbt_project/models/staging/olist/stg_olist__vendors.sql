@@ -6,6 +6,5 @@ select
     seller_state as region,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("olist", "sellers") }}
+    partition_on as known_on{{ evolved("olist", "sellers") }}
 from {{ source("olist", "sellers") }}

@@ -10,6 +10,5 @@ select
     {{ currency("online_retail") }} as currency,
     _deleted as is_deleted,
     known_at,
-    partition_on as known_on
-    {{ evolved("online_retail", "lines") }}
+    partition_on as known_on{{ evolved("online_retail", "lines") }}
 from {{ source("online_retail", "lines") }}

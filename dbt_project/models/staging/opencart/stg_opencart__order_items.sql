@@ -119,8 +119,7 @@ select
     {{ currency("opencart") }} as currency,
     versions.is_deleted,
     versions.known_at,
-    versions.partition_on as known_on
-    {{ evolved("opencart", "oc_order_product", "raw") }}
+    versions.partition_on as known_on{{ evolved("opencart", "oc_order_product", "raw") }}
 from versions
 left join {{ source("opencart", "oc_order_product") }} as raw
     on versions.order_product_id = raw.order_product_id and versions.partition_on = raw.partition_on

@@ -120,8 +120,7 @@ select distinct on (placed.order_id, versions.known_on)
     null::timestamptz as estimated_delivery_at,
     versions.is_deleted,
     versions.known_at,
-    versions.known_on
-    {{ evolved("opencart", "oc_order", "placed") }}
+    versions.known_on{{ evolved("opencart", "oc_order", "placed") }}
 from versions
 inner join placed on versions.order_id = placed.order_id
 order by placed.order_id asc, versions.known_on asc, versions.is_deleted desc

@@ -109,8 +109,7 @@ select
     marked.sku,
     marked.is_deleted,
     marked.known_at,
-    marked.partition_on as known_on
-    {{ evolved("opencart", "oc_product", "raw") }}
+    marked.partition_on as known_on{{ evolved("opencart", "oc_product", "raw") }}
 from marked
 left join {{ source("opencart", "oc_product") }} as raw
     on marked.product_id = raw.product_id and marked.partition_on = raw.partition_on
