@@ -61,6 +61,14 @@ LONE_SURROGATE = (
 )
 """As JSON escapes it. No text can hold one; Java would make it a question mark."""
 
+FRACTION = r"[:\[,]\s*-?\d+[.eE]"
+FRACTIONS = (
+    r'\G((?:[^"0-9-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?(?:0|[1-9]\d*+)(?![\d.eE]))*+)'
+    r"(-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?)(?=[\s,}\]])"
+)
+"""What stands before a number with a fraction or exponent (whole strings and integers among it), and the number. Every
+repetition is possessive, so that no line, however long, needs a deep stack."""
+
 END = "the end of the line"
 LINES = "array<map<string,string>>"
 STRICT = {"allowNonNumericNumbers": "false", "allowSingleQuotes": "false"}
@@ -91,9 +99,16 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
             # Of the bytes as they came: split() would have mended them.
             F.is_valid_utf8("value").alias("is_text"),
         )
+        # As strings they stay as they were sent: Spark reads numbers as doubles, 12345678.5 as 1.23456785E7.
+        .withColumn(
+            "exact",
+            F.when(F.col("text").rlike(FRACTION), F.regexp_replace("text", FRACTIONS, '$1"$2"')).otherwise(
+                F.col("text")
+            ),
+        )
         # Within brackets, and with an end of our own: only so is a line wrong that goes on after its object.
         .withColumn(
-            "parsed", F.from_json(F.concat(F.lit("["), "text", F.lit(f',{{"":"{END}"}}]')), LINES, STRICT)
+            "parsed", F.from_json(F.concat(F.lit("["), "exact", F.lit(f',{{"":"{END}"}}]')), LINES, STRICT)
         )
     )  # fmt: skip
     is_object = (F.size("parsed") == 2) & F.col("parsed")[0].isNotNull() & (F.col("parsed")[1][""] == END)

@@ -121,8 +121,11 @@ def test_a_key_that_the_source_forgot_is_deleted_when_keys_are_compared_and_come
                  "and source = 'forgetful'", DAYS[2]) == [(1, 1, 0)]  # fmt: skip
     # The night again, and an old one: the same rows.
     before = query("select * from raw_forgetful.things order by id, partition_on")
+    counted = query("select entity, partition_on, n_in, checksum from ops.load_audit where source = 'forgetful'")
     night(DAYS[2])
     assert query("select * from raw_forgetful.things order by id, partition_on") == before
+    again = query("select entity, partition_on, n_in, checksum from ops.load_audit where source = 'forgetful'")
+    assert sorted(again) == sorted(counted)
     # Restored from a backup, untouched: there again at the next comparison, with what it was.
     shop["t3", "1"] = ("first", FIRST)
     night(DAYS[3])

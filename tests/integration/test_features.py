@@ -120,7 +120,7 @@ def later_news() -> None:
             insert into core.version_orders
             select distinct on (marketplace, order_id) marketplace, order_id, customer_id, ordered_at, ordered_on,
               'canceled', approved_at, handed_over_at, delivered_at, estimated_delivery_at,
-              timestamptz '2025-06-20 10:00+00', date '2025-06-20'
+              false, timestamptz '2025-06-20 10:00+00', date '2025-06-20'
             from core.version_orders where order_id ~ '0$' and known_on < '2025-06-20'
             order by marketplace, order_id
             """
@@ -129,7 +129,8 @@ def later_news() -> None:
             """
             insert into core.version_order_items
             select distinct on (marketplace, order_id, order_item_id) marketplace, order_id, order_item_id, 'other',
-              vendor_id, 99, 999, freight_amount, ordered_on, timestamptz '2025-06-21 10:00+00', date '2025-06-21'
+              vendor_id, 99, 999, freight_amount, ordered_on, false, timestamptz '2025-06-21 10:00+00',
+              date '2025-06-21'
             from core.version_order_items where known_on < '2025-06-20'
             order by marketplace, order_id, order_item_id
             """

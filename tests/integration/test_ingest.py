@@ -47,7 +47,8 @@ def lake(warehouse, tmp_path_factory):
 def _empty():
     with connect() as conn:
         for source in sources():
-            for name in (*source.entities, "_landed"):
+            tables = ["sessions" if entity.events else name for name, entity in source.entities.items()]
+            for name in (*tables, "_landed"):
                 conn.execute(f'truncate {source.raw_schema}."{name}"')
             for name in source.entities:
                 conn.execute(f'truncate quarantine."{name}"')

@@ -172,7 +172,7 @@ def test_a_table_that_is_being_written_is_left_alone_and_said_so(streamed, capsy
     assert said.count("busy: it is being written, next time") == 2, "the table and its spool"
 
 
-def test_spark_still_knows_what_it_has_streamed_after_compaction_checkpoint_and_a_cut_log(streamed):
+def test_spark_still_knows_what_it_has_streamed_after_compaction_checkpoint_and_a_cut_log(home):
     """A batch that the checkpoint of a killed run repeats is skipped by Delta's app transaction, which must survive."""
     spark, uri = session("test-maintenance"), lake.table_uri("silver", "spark_made")
     rows = spark.createDataFrame([(1, ["rule"], {"a": "b"})], "n int, rules array<string>, extra map<string,string>")
@@ -191,7 +191,7 @@ def test_spark_still_knows_what_it_has_streamed_after_compaction_checkpoint_and_
     assert [tuple(row) for row in found.collect()] == [(1, ["rule"], {"a": "b"})] * 4
 
 
-def test_the_newest_features_are_left_to_spark_and_older_days_are_compacted_and_kept(streamed):
+def test_the_newest_features_are_left_to_spark_and_older_days_are_compacted_and_kept(home):
     uri = lake.table_uri("features", "some_view")
     for day in (LAST - timedelta(days=1), LAST):
         for n in range(3):

@@ -181,8 +181,17 @@ def _spool_in_a_process_that_is_killed(patched: str) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-@pytest.mark.parametrize("step", ["while pieces are written", "before the ledger", "after the ledger",
-                                  "first batch written", "second batch written", "while days are recorded"])  # fmt: skip
+STEPS = (
+    "while pieces are written",
+    "before the ledger",
+    "after the ledger",
+    "first batch written",
+    "second batch written",
+    "while days are recorded",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_run_that_is_killed_is_healed_by_the_same_run(spark, clicks, monkeypatch, step):
     _two_days(clicks)
     # One piece a batch.

@@ -79,7 +79,7 @@ class Dump(Connector):
                 known_at=known_at,
                 errors=[of.errors[row] for row in rows.tolist()],
                 broken={at: of.broken[row] for at, row in enumerate(rows.tolist()) if row in of.broken},
-                columns=(*of.columns, *read.parts),
+                columns=of.columns,
             )
 
     def discover(self) -> dict[str, list[Found]]:

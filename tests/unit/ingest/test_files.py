@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from include.ingest import files
@@ -97,6 +97,7 @@ LINES = ["1,a", '2,"b', "3", '"4', '5,"x ""y"""', "6,b,c", '7,"', '8,a"b', "", '
 
 
 @given(st.lists(st.sampled_from([line for line in LINES if line]), max_size=12))
+@settings(deadline=None)
 @example(['"4', '7,"'])
 def test_every_line_is_a_row_or_is_broken(tmp_path_factory, body):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
@@ -115,6 +116,7 @@ bodies = st.lists(
 
 
 @given(bodies, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(['"', "'", ""]), st.integers(4, 40))
+@settings(deadline=None)
 @example(["1,a", "2,b", "\ufeff3,c"], "\n", True, '"', 10)
 @example(["1,a", "", "2,b"], "\r\n", True, '"', 4)
 @example(["1,a\r2,b", "", "3,c"], "\n", True, '"', 40)
@@ -153,6 +155,7 @@ def test_a_clean_file_is_read_at_once(tmp_path, monkeypatch):
     st.sampled_from([",", ";", "\t", "|"]),
     st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]),
 )
+@settings(deadline=None)
 def test_what_a_writer_of_csv_wrote_comes_back(tmp_path_factory, rows, delimiter, encoding):
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("Id", "Name"), *rows])

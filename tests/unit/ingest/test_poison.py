@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.ingest.replay import times
@@ -41,6 +41,7 @@ def test_a_poisoned_value_is_refused_beside_good_ones(kind):
 
 
 @given(st.integers(0, 9999), st.integers(1, 12), st.integers(1, 28), st.sampled_from(["", "T23:59:59Z", " 00:00:00"]))
+@settings(deadline=None)
 def test_a_date_is_read_as_it_is_or_refused(year, month, day, rest):
     text = f"{year:04}-{month:02}-{day:02}"
     typed, parses = parse(pa.array([text + rest]), "timestamptz" if rest else "date")

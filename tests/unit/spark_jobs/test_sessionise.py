@@ -107,6 +107,7 @@ def test_another_campaign_ends_a_session_and_no_campaign_does_not(spark: SparkSe
 @pytest.fixture(scope="module")
 def suspects(spark: SparkSession) -> dict[str, bool]:
     """Visitor -> whether all of its sessions are a bot's (they never differ)."""
+
     def clicks(visitor: str, n: int, seconds: float, **values: object) -> list[Row]:
         return [event(f"{k:04}", moment(START, k * seconds), visitor_id=visitor, **values) for k in range(n)]
 

@@ -195,11 +195,19 @@ def test_a_line_that_is_no_json_object_is_no_row_and_its_neighbours_are(spark):
 
 
 def test_values_are_text_as_sent_and_empty_ones_are_null(spark):
-    (row,) = _rows(spark, b'{"id": 1.50, "kind": "", "code": null, "flag": true, "Big": 12, "amount": {"a": 1}}')
-    assert [row[name] for name in ("id", "kind", "code", "flag", "big", "amount")] == [
-        "1.50", None, None, "true", "12", '{"a":1}',
-    ]  # fmt: skip
-    assert row["_rules"] == ["at_is_present"] or row["_rules"] == ["at_is_present", "amount_is_numeric"][::-1]
+    names = ("id", "kind", "code", "flag", "big", "amount")
+    first, second = _rows(
+        spark,
+        b'{"id": "a: 1.50, \\" 2e3", "kind": "", "code": null, "flag": true, "Big": 12, "amount": 12345678.50}',
+        b'{"id": -1.5e-7, "kind": [1], "code": 0.1234567890123456789, "flag": {"a": 1}, "Big": 1.0 , "amount": 01.5}',
+    )
+    assert [first[name] for name in names] == ['a: 1.50, " 2e3', None, None, "true", "12", "12345678.50"]
+    assert first["_rules"] == ["at_is_present"]
+    assert second["_error"] == "not a JSON object"
+    (third,) = _rows(
+        spark, b'{"id": -1.5e-7, "kind": [1], "code": 0.1234567890123456789, "flag": {"a": 1}, "Big": 1.0 }'
+    )
+    assert [third[name] for name in names] == ["-1.5e-7", "[1]", "0.1234567890123456789", '{"a":1}', "1.0", None]
 
 
 def test_what_a_day_brings_became_known_on_that_day(spark):
