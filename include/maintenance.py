@@ -28,6 +28,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from include import lake
 from include.dates import parse_day
+from include.ingest.connectors import connector
+from include.ingest.connectors.stream import Stream, expected
 from include.ingest.sources import Source, sources
 from include.services.environment import airflow_home
 from include.settings import settings
@@ -216,12 +218,12 @@ def _spool(label: str, folder: Path, source: Source, name: str, keep_days: int) 
     limit = time.time() - keep_days * 86_400
     n_files = n_removed = freed = 0
     with _held(f"bronze/{source.source}/{name}") as is_free:
-        settled = _settled(source.raw_schema, name) if is_free else {}
+        settled = _settled(source, name) if is_free else set()
         for day in folder.iterdir():
             pieces = [(path, path.stat()) for path in day.glob("*.jsonl")]
             n_files += len(pieces)
             newest = max((status.st_mtime for _, status in pieces), default=limit)
-            if newest < limit and settled.get(day.name, 0) > newest:
+            if newest < limit and day.name in settled:
                 for path, status in pieces:
                     path.unlink()
                     n_removed, freed = n_removed + 1, freed + status.st_size
@@ -230,16 +232,19 @@ def _spool(label: str, folder: Path, source: Source, name: str, keep_days: int) 
     return Cared(label, n_files, n_files - n_removed, n_removed, freed, time.monotonic() - started, note)
 
 
-def _settled(raw_schema: str, name: str) -> dict[str, float]:
-    """Business day -> when it was last recorded as landed, which is after its pieces were found in bronze."""
+def _settled(source: Source, name: str) -> set[str]:
+    """Business days of which bronze was found to have every line that was ever taken."""
+    reader = connector(source)
+    assert isinstance(reader, Stream)
     with connect("loader") as conn:
+        taken = expected(reader, conn, date.min, date.max)
         rows = conn.execute(
-            sql.SQL("select partition_on::text, extract(epoch from landed_at)::float from {} where entity = %s").format(
-                sql.Identifier(raw_schema, "_landed")
+            sql.SQL("select partition_on, n_rows from {} where entity = %s").format(
+                sql.Identifier(source.raw_schema, "_landed")
             ),
             (name,),
-        )
-        return dict(rows.fetchall())
+        ).fetchall()
+    return {str(day) for day, n_rows in rows if taken.get((name, day), 0) == n_rows > 0}
 
 
 def _old_files(label: str, folder: Path, keep_days: int) -> Cared:

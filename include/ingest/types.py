@@ -12,9 +12,7 @@ PATTERNS = {
     "integer": r"^-?\d{1,10}$",
     "bigint": r"^-?\d{1,18}$",
     "numeric(18,4)": r"^-?(\d{1,14}(\.\d{0,20})?|\.\d{1,20})$",
-    "timestamptz": (
-        r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?( ?(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?))?)?$"
-    ),
+    "timestamptz": (r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?( ?(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?))?)?$"),
     "date": r"^\d{4}-\d{2}-\d{2}$",
     # Not (?i) alone: to it the long s of old prints is an s.
     "boolean": r"^((?i:true|t|f|no)|(?i:fal)[sS][eE]|(?i:ye)[sS]|0|1)$",

@@ -144,6 +144,32 @@ def test_a_second_run_finds_nothing_to_do(streamed, capsys):
     assert capsys.readouterr().out.count("freed 0.0 MB") == 0
 
 
+def test_old_pieces_that_bronze_has_and_old_logs_go_and_others_stay(streamed, home):
+    spool, logs = home / "streams" / "drops" / "spool" / "orders", home / "airflow" / "logs" / "dag_id=ingest"
+    logs.mkdir(parents=True)
+    long_ago = time.time() - 8 * 86_400
+    for name, is_old in (("old.log", True), ("new.log", False)):
+        (logs / name).write_text("text")
+        if is_old:
+            os.utime(logs / name, (long_ago, long_ago))
+    old, new, unknown = (spool / str(day) for day in (FIRST + timedelta(days=6), LAST, LAST + timedelta(days=1)))
+    unknown.mkdir()
+    (unknown / "take-batch.jsonl").write_text("a line that bronze does not have")
+    for folder in (old, unknown):
+        for path in folder.glob("*.jsonl"):
+            os.utime(path, (long_ago, long_ago))
+    assert old.exists()
+    rows = _all_rows()
+    assert _care() == 0
+    assert [old.exists(), new.exists(), unknown.exists()] == [False, True, True]
+    assert [path.name for path in logs.iterdir()] == ["new.log"]
+    (unknown / "take-batch.jsonl").unlink()
+    # The stream runs on, over a day whose pieces are gone too.
+    day = str(FIRST + timedelta(days=6))
+    assert stream.main(["--source", "drops", "--as-of", day]) == 0
+    assert _all_rows() == rows
+
+
 def test_what_a_reader_may_still_want_is_kept_for_seven_days_unless_forced(streamed, capsys):
     assert _care() == 0
     with pytest.raises(SystemExit):
@@ -201,29 +227,3 @@ def test_the_newest_features_are_left_to_spark_and_older_days_are_compacted_and_
     files = Counter(pa.table(DeltaTable(uri).get_add_actions(flatten=True))["partition.as_of"].to_pylist())
     assert files == {LAST - timedelta(days=1): 1, LAST: 3}
     assert sorted(lake.read(uri)["n"].to_pylist()) == [0, 0, 1, 1, 2, 2]
-
-
-def test_old_pieces_that_bronze_has_and_old_logs_go_and_others_stay(streamed, home):
-    spool, logs = home / "streams" / "drops" / "spool" / "orders", home / "airflow" / "logs" / "dag_id=ingest"
-    logs.mkdir(parents=True)
-    long_ago = time.time() - 8 * 86_400
-    for name, is_old in (("old.log", True), ("new.log", False)):
-        (logs / name).write_text("text")
-        if is_old:
-            os.utime(logs / name, (long_ago, long_ago))
-    old, new, unknown = (spool / str(day) for day in (FIRST + timedelta(days=6), LAST, LAST + timedelta(days=1)))
-    unknown.mkdir()
-    (unknown / "take-batch.jsonl").write_text("a line that bronze does not have")
-    for folder in (old, unknown):
-        for path in folder.glob("*.jsonl"):
-            os.utime(path, (long_ago, long_ago))
-    assert old.exists()
-    rows = _all_rows()
-    assert _care() == 0
-    assert [old.exists(), new.exists(), unknown.exists()] == [False, True, True]
-    assert [path.name for path in logs.iterdir()] == ["new.log"]
-    (unknown / "take-batch.jsonl").unlink()
-    # The stream runs on, over a day whose pieces are gone too.
-    day = str(FIRST + timedelta(days=6))
-    assert stream.main(["--source", "drops", "--as-of", day]) == 0
-    assert _all_rows() == rows

@@ -48,7 +48,7 @@ def test_a_range_and_a_folder_travel_with_the_arguments(tmp_path):
 def test_an_unknown_group_or_a_missing_folder_is_one_sentence():
     with pytest.raises(ValueError, match="There is no group of sources 'shop'"):
         open_group("shop")
-    with pytest.raises(FileNotFoundError, match="--data FOLDER or EMPORIUM_DATA"):
+    with pytest.raises(ValueError, match="--data FOLDER or EMPORIUM_DATA"):
         open_group("olist")
 
 
