@@ -28,8 +28,8 @@
         named.{{ key }},
         named.partition_on,
         named.name
-    from {{ source("opencart", table) }} as named
-    left join {{ source("opencart", "oc_language") }} as languages
+    from (select * from {{ source("opencart", table) }}) as named
+    left join (select * from {{ source("opencart", "oc_language") }}) as languages
         on named.language_id = languages.language_id and named.partition_on = languages.partition_on
     where named.name <> '' and not named._deleted
     order by

@@ -1,16 +1,26 @@
 -- Items with their share of the order's freight: the cents that rounding leaves over go to the first item, so that
 -- an order's items carry exactly what the order was charged. An order's parts come together on each of its days; an
 -- item that is not among them any more was taken out by an edit of the order.
-with items as (
+with seen as (
     select *
     from {{ source("opencart", "oc_order_product") }}
+),
+
+items as (
+    select *
+    from seen
     where not _deleted
+),
+
+history as (
+    select *
+    from {{ source("opencart", "oc_order_history") }}
 ),
 
 abandoned as (
     select orders.order_id
     from ({{ newest(source("opencart", "oc_order"), ["order_id"], "partition_on") }}) as orders
-    left join {{ source("opencart", "oc_order_history") }} as history on orders.order_id = history.order_id
+    left join history on orders.order_id = history.order_id
     where orders.order_status_id = 0 and history.order_id is null
 ),
 
@@ -119,10 +129,9 @@ select
     {{ currency("opencart") }} as currency,
     versions.is_deleted,
     versions.known_at,
-    versions.partition_on as known_on{{ evolved("opencart", "oc_order_product", "raw") }}
+    versions.partition_on as known_on{{ evolved("opencart", "oc_order_product", "seen") }}
 from versions
-left join {{ source("opencart", "oc_order_product") }} as raw
-    on versions.order_product_id = raw.order_product_id and versions.partition_on = raw.partition_on
+left join seen on versions.order_product_id = seen.order_product_id and versions.partition_on = seen.partition_on
 left join vendors
     on
         versions.product_id = vendors.product_id

@@ -1,8 +1,13 @@
 -- Orders as of each day. OpenCart overwrites an order's status, so it is read from the history; a change that left
 -- no history is seen where it touched date_modified.
-with placed as (
-    select distinct on (order_id) *
+with orders as (
+    select *
     from {{ source("opencart", "oc_order") }}
+),
+
+placed as (
+    select distinct on (order_id) *
+    from orders
     where not _deleted
     order by order_id asc, known_at desc, partition_on desc
 ),
@@ -42,7 +47,7 @@ changes as (
             when {{ utc_day("orders.date_modified") }} = orders.partition_on
                 then {{ opencart_status("orders.order_status_id") }}
         end as status
-    from {{ source("opencart", "oc_order") }} as orders
+    from orders
     left join confirmed on orders.order_id = confirmed.order_id
     where
         not orders._deleted
@@ -88,7 +93,7 @@ days as (
         null as handed_over_at,
         null as delivered_at,
         true as is_deleted
-    from {{ source("opencart", "oc_order") }}
+    from orders
     where _deleted
 ),
 

@@ -1,5 +1,10 @@
 -- One payment per order: its total, in the base currency and, rounded as the shop did, as the customer paid it.
-with confirmed as (
+with seen as (
+    select *
+    from {{ source("opencart", "oc_order") }}
+),
+
+confirmed as (
     select
         order_id,
         min(partition_on) as partition_on
@@ -19,20 +24,20 @@ decimals as (
 orders as (
     -- A checkout that became an order on a later day is paid on that day.
     select
-        orders.*,
-        greatest(orders.partition_on, confirmed.partition_on) as known_on,
+        seen.*,
+        greatest(seen.partition_on, confirmed.partition_on) as known_on,
         -- 4.x writes JSON, 3.x a text and a code.
         case
-            when left(orders.payment_method, 1) = '{'
+            when left(seen.payment_method, 1) = '{'
                 then coalesce(
-                    (regexp_match(orders.payment_method, '"code": *"([^"]*)"'))[1],
-                    (regexp_match(orders.payment_method, '"name": *"([^"]*)"'))[1]
+                    (regexp_match(seen.payment_method, '"code": *"([^"]*)"'))[1],
+                    (regexp_match(seen.payment_method, '"name": *"([^"]*)"'))[1]
                 )
-            else coalesce(nullif(orders.payment_code, ''), orders.payment_method)
+            else coalesce(nullif(seen.payment_code, ''), seen.payment_method)
         end as method
-    from {{ source("opencart", "oc_order") }} as orders
-    left join confirmed on orders.order_id = confirmed.order_id
-    where orders._deleted or orders.order_status_id <> 0 or confirmed.order_id is not null
+    from seen
+    left join confirmed on seen.order_id = confirmed.order_id
+    where seen._deleted or seen.order_status_id <> 0 or confirmed.order_id is not null
 )
 
 select distinct on (orders.order_id, orders.known_on)

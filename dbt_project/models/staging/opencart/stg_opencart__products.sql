@@ -1,6 +1,26 @@
 -- Products on the days on which what is shown of them changed: the catalogue is read whole each day. A product that
 -- the next day's catalogue lacks was deleted.
-with names as (
+with listed as (
+    select *
+    from {{ source("opencart", "oc_product") }}
+),
+
+placed as (
+    select *
+    from {{ source("opencart", "oc_product_to_category") }}
+),
+
+coded as (
+    select *
+    from {{ source("opencart", "oc_product_code") }}
+),
+
+kinds as (
+    select *
+    from {{ source("opencart", "oc_identifier") }}
+),
+
+names as (
     {{ opencart_names("oc_product_description", "product_id") }}
 ),
 
@@ -9,45 +29,43 @@ category_names as (
 ),
 
 categories as (
-    select distinct on (products.product_id, products.partition_on)
-        products.product_id,
-        products.partition_on,
+    select distinct on (placed.product_id, placed.partition_on)
+        placed.product_id,
+        placed.partition_on,
         category_names.name
-    from {{ source("opencart", "oc_product_to_category") }} as products
+    from placed
     inner join category_names
-        on products.category_id = category_names.category_id and products.partition_on = category_names.partition_on
-    order by products.product_id, products.partition_on, products.category_id
+        on placed.category_id = category_names.category_id and placed.partition_on = category_names.partition_on
+    order by placed.product_id, placed.partition_on, placed.category_id
 ),
 
 codes as (
     -- Since 4.1 the codes of a product, the SKU among them, have a table of their own.
     select
-        products.product_id,
-        products.partition_on,
-        min(products.value) as value
-    from {{ source("opencart", "oc_product_code") }} as products
-    left join {{ source("opencart", "oc_identifier") }} as kinds
-        on products.identifier_id = kinds.identifier_id and products.partition_on = kinds.partition_on
-    where lower(coalesce(kinds.code, products.code)) = 'sku'
-    group by products.product_id, products.partition_on
+        coded.product_id,
+        coded.partition_on,
+        min(coded.value) as value
+    from coded
+    left join kinds on coded.identifier_id = kinds.identifier_id and coded.partition_on = kinds.partition_on
+    where lower(coalesce(kinds.code, coded.code)) = 'sku'
+    group by coded.product_id, coded.partition_on
 ),
 
 seen as (
     select
-        products.product_id,
+        listed.product_id,
         names.name as product_name,
         coalesce(categories.name, 'unknown') as category,
-        products.price as list_price_amount,
-        products.model,
-        coalesce(products.sku, codes.value) as sku,
-        products.known_at,
-        products.partition_on
-    from {{ source("opencart", "oc_product") }} as products
-    left join names on products.product_id = names.product_id and products.partition_on = names.partition_on
-    left join categories
-        on products.product_id = categories.product_id and products.partition_on = categories.partition_on
-    left join codes on products.product_id = codes.product_id and products.partition_on = codes.partition_on
-    where not products._deleted
+        listed.price as list_price_amount,
+        listed.model,
+        coalesce(listed.sku, codes.value) as sku,
+        listed.known_at,
+        listed.partition_on
+    from listed
+    left join names on listed.product_id = names.product_id and listed.partition_on = names.partition_on
+    left join categories on listed.product_id = categories.product_id and listed.partition_on = categories.partition_on
+    left join codes on listed.product_id = codes.product_id and listed.partition_on = codes.partition_on
+    where not listed._deleted
 ),
 
 catalogue_days as (
@@ -109,8 +127,7 @@ select
     marked.sku,
     marked.is_deleted,
     marked.known_at,
-    marked.partition_on as known_on{{ evolved("opencart", "oc_product", "raw") }}
+    marked.partition_on as known_on{{ evolved("opencart", "oc_product", "listed") }}
 from marked
-left join {{ source("opencart", "oc_product") }} as raw
-    on marked.product_id = raw.product_id and marked.partition_on = raw.partition_on
+left join listed on marked.product_id = listed.product_id and marked.partition_on = listed.partition_on
 where marked.before is distinct from marked.content
