@@ -86,7 +86,10 @@ def _ordered(larger: str, smaller: str):
 
 @dataclass(frozen=True)
 class Core:
-    """Versions of orders and of order items, oldest news first, with ``key`` (a number per order, or item)."""
+    """Versions of orders and of order items, oldest news first, with ``key`` (a number per order, or item).
+
+    A version that ``is_deleted`` ends its key until a newer one brings it back.
+    """
 
     orders: pd.DataFrame
     items: pd.DataFrame
@@ -126,7 +129,7 @@ def _versions(table: str, last: date, key: list[str], columns: list[str]) -> pd.
     rows = lake.read(
         lake.table_uri("core", table),
         filters=[("known_month", "<=", last), ("known_on", "<=", last)],
-        columns=[*key, *columns, "known_at", "known_on"],
+        columns=[*key, *columns, "is_deleted", "known_at", "known_on"],
     )
     return in_order(rows.to_pandas(date_as_object=False), key)
 
@@ -138,7 +141,8 @@ def in_order(versions: pd.DataFrame, key: list[str]) -> pd.DataFrame:
 
 
 def _newest(versions: pd.DataFrame, as_of: date) -> pd.DataFrame:
-    return versions[versions["known_on"] <= pd.Timestamp(as_of)].drop_duplicates("key", keep="last")
+    newest = versions[versions["known_on"] <= pd.Timestamp(as_of)].drop_duplicates("key", keep="last")
+    return newest[~newest["is_deleted"].fillna(False).astype(bool)]
 
 
 def _check(

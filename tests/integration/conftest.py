@@ -13,7 +13,7 @@ import pytest
 
 from include import ops
 from include.services import postgres
-from include.settings import settings
+from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 from include.warehouse.migrate import migrate
 
@@ -43,6 +43,7 @@ def warehouse() -> Iterator[Path]:
     home.chmod(0o755)
     before = dict(os.environ)
     os.environ |= {"EMPORIUM_HOME": str(home), "EMPORIUM_PG_PORT": str(free_port())}
+    os.environ.setdefault("EMPORIUM_JARS", str(ROOT / ".emporium" / "jars"))
     os.environ.pop("EMPORIUM_DSN", None)
     settings.cache_clear()
     postgres.start()

@@ -249,18 +249,6 @@ def test_sessions_are_facts_with_their_campaign_and_bots_marked(built: None) -> 
     assert found == [("ann", 2, 1, 1, "mail", False), (None, 1, 1, 0, None, True)]
 
 
-def test_a_session_that_leaves_its_day_stops_the_build(built: None, capsys: pytest.CaptureFixture[str]) -> None:
-    change = "update raw_demo_clicks.sessions set ended_at = %s where session_id = 's1'"
-    with connect() as conn:
-        conn.execute(change, ("2025-01-02 00:00+00",))
-    try:
-        assert dbt.run("build", ["--select", "fact_session"]) == 1
-    finally:
-        with connect() as conn:
-            conn.execute(change, (f"{FIRST} 10:10+00",))
-    assert "sessions_keep_to_their_day" in capsys.readouterr().err
-
-
 def test_a_rebuild_leaves_the_same_rows(built: None) -> None:
     tables = [
         name for (name,) in rows("select tablename from pg_tables where schemaname = 'core' and tablename !~ 'probe'")
@@ -275,6 +263,18 @@ def test_a_rebuild_leaves_the_same_rows(built: None) -> None:
     before = content()
     assert dbt.run("build") == 0
     assert content() == before
+
+
+def test_a_session_that_leaves_its_day_stops_the_build(built: None, capsys: pytest.CaptureFixture[str]) -> None:
+    change = "update raw_demo_clicks.sessions set ended_at = %s where session_id = 's1'"
+    with connect() as conn:
+        conn.execute(change, ("2025-01-02 00:00+00",))
+    try:
+        assert dbt.run("build", ["--select", "fact_session"]) == 1
+    finally:
+        with connect() as conn:
+            conn.execute(change, (f"{FIRST} 10:10+00",))
+    assert "sessions_keep_to_their_day" in capsys.readouterr().err
 
 
 def test_a_status_outside_the_vocabulary_stops_the_build_and_names_the_test(

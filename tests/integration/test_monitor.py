@@ -81,7 +81,7 @@ def test_the_audit_tells_a_lost_row(loads):
     with connect("loader") as conn:
         conn.execute("delete from raw_probe.orders where ctid in (select ctid from raw_probe.orders limit 1)")
     assert not line().is_ok
-    assert "raw has 999" in line().detail
+    assert "there are 999" in line().detail
 
 
 def test_the_audit_of_a_day_without_loads_fails(warehouse):
