@@ -142,7 +142,7 @@ def in_order(versions: pd.DataFrame, key: list[str]) -> pd.DataFrame:
 
 def _newest(versions: pd.DataFrame, as_of: date) -> pd.DataFrame:
     newest = versions[versions["known_on"] <= pd.Timestamp(as_of)].drop_duplicates("key", keep="last")
-    return newest[~newest["is_deleted"].fillna(False).astype(bool)]
+    return newest[~newest["is_deleted"].eq(True)]
 
 
 def _check(

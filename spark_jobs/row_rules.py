@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from include.ingest.sources import Column as Declared
@@ -48,35 +48,39 @@ def typed(kind: str, value: Column) -> Column:
     return made
 
 
-def rules(entity: Entity, severity: Severity) -> list[tuple[str, Column]]:
-    """(name, whether a row breaks it) of the column rules with ``severity``, in the gate's order.
+def with_typed(rows: DataFrame, entity: Entity) -> DataFrame:
+    """``rows`` (strings) and, for each column that is no text, ``<column> typed``.
 
-    The columns of the frame are strings, null where the source has nothing. Nulls break only the rules about nulls.
+    Made once and under a name of its own: Spark would read a time again for every rule that looks at it.
     """
-    return [
-        (rule, F.coalesce(is_broken, F.lit(False)))
-        for name, column in entity.columns.items()
-        for rule, of, is_broken in _column_rules(name, column)
-        if of == severity
-    ]
+    return rows.withColumns(
+        {_typed(name): typed(one.type, F.col(name)) for name, one in entity.columns.items() if one.type != "text"}
+    )
 
 
 def broken(entity: Entity, severity: Severity) -> Column:
-    """Names of the rules with ``severity`` that a row breaks, the first one first; null where it breaks none."""
-    found = rules(entity, severity)
-    nothing = F.lit(None).cast("array<string>")
-    if not found:
-        return nothing
-    names = F.array(*(F.when(is_broken, F.lit(rule)) for rule, is_broken in found))
-    any_broken = found[0][1]
-    for _, is_broken in found[1:]:
-        any_broken = any_broken | is_broken
-    return F.when(any_broken, F.array_compact(names)).otherwise(nothing)
+    """Names of the column rules with ``severity`` that a row of ``with_typed`` breaks, with commas between.
+
+    In the gate's order, "" where it breaks none. Nulls break only the rules about nulls.
+    """
+    return F.concat_ws(
+        ",",
+        *(
+            F.when(is_broken, F.lit(rule))
+            for name, column in entity.columns.items()
+            for rule, of, is_broken in _column_rules(name, column)
+            if of == severity
+        ),
+    )
+
+
+def _typed(name: str) -> str:
+    return f"{name} typed"
 
 
 def _column_rules(name: str, column: Declared) -> Iterator[tuple[str, Severity, Column]]:
     value = F.col(name)
-    made = typed(column.type, value)
+    made = value if column.type == "text" else F.col(_typed(name))
     if column.required:
         yield f"{name}_is_present", column.severity, value.isNull()
     if column.type != "text":

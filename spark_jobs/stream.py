@@ -144,11 +144,11 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
     known_at = start
     if entity.cursor:
         # What a day brings became known on that day, whatever its clock says.
-        said = typed("timestamptz", F.col(entity.cursor))
+        said = F.col(f"{entity.cursor} typed")
         end = start + F.expr("interval 1 day - interval 1 microsecond")
-        known_at = F.coalesce(F.greatest(F.least(said, end), start), start)
+        known_at = F.when(said.isNull(), start).otherwise(F.greatest(F.least(said, end), start))
     is_row = F.col("_error").isNull()
-    return clean.select(
+    named_rules = with_typed(clean, entity).select(
         *named,
         "partition_on",
         known_at.alias("known_at"),
@@ -158,10 +158,21 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
         F.lit(False).alias("_deleted"),
         F.trunc("partition_on", "month").alias("partition_month"),
         "_batch",
-        F.when(is_row, _with_unknown(entity, broken(entity, "critical"), known)).alias("_rules"),
-        F.when(is_row, broken(entity, "warning")).alias("_warned"),
+        F.when(is_row, broken(entity, "critical")).alias("critical"),
+        F.when(is_row, broken(entity, "warning")).alias("warning"),
         "_extra",
     )
+    return named_rules.select(
+        *named,
+        *bronze_columns,
+        _with_unknown(entity, _list("critical"), known).alias("_rules"),
+        _list("warning").alias("_warned"),
+        "_extra",
+    )
+
+
+def _list(names: str) -> Column:
+    return F.when(F.col(names) != "", F.split(names, ","))
 
 
 def _extra(entity: Entity) -> Column:

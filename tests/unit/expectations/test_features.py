@@ -17,16 +17,18 @@ N_CUSTOMERS = 6
 
 
 def core() -> gate.Core:
-    """Six customers order two teas each; the last two only after the cutoff; a seventh cancelled."""
+    """Six customers order two teas each; the last two only after the cutoff; a seventh cancelled; an eighth was deleted."""
     orders, items = [], []
-    for n in range(N_CUSTOMERS + 1):
+    for n in range(N_CUSTOMERS + 2):
         ordered_on = CUTOFF - timedelta(days=3) if n < 4 else AS_OF - timedelta(days=3)
-        status = "delivered" if n < N_CUSTOMERS else "canceled"
-        known = {"ordered_on": ordered_on, "known_at": pd.Timestamp(ordered_on, tz="UTC"), "known_on": ordered_on}
+        status = "canceled" if n == N_CUSTOMERS else "delivered"
+        known = {"ordered_on": ordered_on, "known_at": pd.Timestamp(ordered_on, tz="UTC"), "known_on": ordered_on,
+                 "is_deleted": False}  # fmt: skip
         order = {"marketplace": "m", "order_id": f"o{n}"}
         orders.append(order | {"customer_id": f"c{n}", "status": "created"} | known)
         later = ordered_on + timedelta(days=1)
-        orders.append(orders[-1] | {"status": status, "known_on": later, "known_at": pd.Timestamp(later, tz="UTC")})
+        news = {"status": status, "is_deleted": n > N_CUSTOMERS}
+        orders.append(orders[-1] | news | {"known_on": later, "known_at": pd.Timestamp(later, tz="UTC")})
         items.append(order | {"order_item_id": 1, "vendor_id": "v", "product_id": "tea", "quantity": 2} | known)
     frames = [pd.DataFrame(rows).astype({"ordered_on": "datetime64[ms]", "known_on": "datetime64[ms]"})
               for rows in (orders, items)]  # fmt: skip
