@@ -24,6 +24,7 @@ CAST = {
     "date": "date",
     "boolean": "boolean",
 }
+TYPED = "{} typed"
 SHORT_TIME = r"^(.{13}:\d{2})(?!:)"
 EARLIEST, LATEST = "1677-09-21T00:12:43.145225Z", "2262-04-11T23:47:16.854775Z"
 """What ``include.ingest.types`` can hold: nanoseconds in 64 bits. Year 0 and year 9999 lie outside."""
@@ -54,7 +55,7 @@ def with_typed(rows: DataFrame, entity: Entity) -> DataFrame:
     Made once and under a name of its own: Spark would read a time again for every rule that looks at it.
     """
     return rows.withColumns(
-        {_typed(name): typed(one.type, F.col(name)) for name, one in entity.columns.items() if one.type != "text"}
+        {TYPED.format(name): typed(one.type, F.col(name)) for name, one in entity.columns.items() if one.type != "text"}
     )
 
 
@@ -74,13 +75,9 @@ def broken(entity: Entity, severity: Severity) -> Column:
     )
 
 
-def _typed(name: str) -> str:
-    return f"{name} typed"
-
-
 def _column_rules(name: str, column: Declared) -> Iterator[tuple[str, Severity, Column]]:
     value = F.col(name)
-    made = value if column.type == "text" else F.col(_typed(name))
+    made = value if column.type == "text" else F.col(TYPED.format(name))
     if column.required:
         yield f"{name}_is_present", column.severity, value.isNull()
     if column.type != "text":

@@ -46,7 +46,7 @@ from include.ingest.tables import LINE_PARSES, lock
 from include.settings import ROOT
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
-from spark_jobs.row_rules import broken, typed
+from spark_jobs.row_rules import TYPED, broken, typed, with_typed
 from spark_jobs.session import session
 from spark_jobs.versions import spark_uri
 
@@ -61,7 +61,9 @@ LONE_SURROGATE = (
 )
 """As JSON escapes it. No text can hold one; Java would make it a question mark."""
 
-FRACTION = r"[:\[,]\s*-?\d+[.eE]"
+FRACTION = r'(?:"\s*:|[\[,])\s*-?\d+[.eE]'
+"""Every line with such a number has it; the seconds of a time within a string are none."""
+
 FRACTIONS = (
     r'\G((?:[^"0-9-]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?(?:0|[1-9]\d*+)(?![\d.eE]))*+)'
     r"(-?(?:0|[1-9]\d*+)(?:\.\d++)?(?:[eE][+-]?\d++)?)(?=[\s,}\]])"
@@ -144,27 +146,19 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
     known_at = start
     if entity.cursor:
         # What a day brings became known on that day, whatever its clock says.
-        said = F.col(f"{entity.cursor} typed")
+        of_times = entity.columns[entity.cursor].type == "timestamptz"
+        said = F.col(TYPED.format(entity.cursor)) if of_times else typed("timestamptz", F.col(entity.cursor))
         end = start + F.expr("interval 1 day - interval 1 microsecond")
         known_at = F.when(said.isNull(), start).otherwise(F.greatest(F.least(said, end), start))
     is_row = F.col("_error").isNull()
-    named_rules = with_typed(clean, entity).select(
-        *named,
-        "partition_on",
-        known_at.alias("known_at"),
-        "_file",
-        "_line",
-        "_error",
-        F.lit(False).alias("_deleted"),
-        F.trunc("partition_on", "month").alias("partition_month"),
-        "_batch",
+    typed_rows = with_typed(clean, entity).select(
+        *named, "partition_on", known_at.alias("known_at"), "_file", "_line", "_error", "_batch", "_extra",
+        F.lit(False).alias("_deleted"), F.trunc("partition_on", "month").alias("partition_month"),
         F.when(is_row, broken(entity, "critical")).alias("critical"),
         F.when(is_row, broken(entity, "warning")).alias("warning"),
-        "_extra",
-    )
-    return named_rules.select(
-        *named,
-        *bronze_columns,
+    )  # fmt: skip
+    return typed_rows.select(
+        *bronze.stored(entity).names,
         _with_unknown(entity, _list("critical"), known).alias("_rules"),
         _list("warning").alias("_warned"),
         "_extra",

@@ -17,7 +17,7 @@ N_CUSTOMERS = 6
 
 
 def core() -> gate.Core:
-    """Six customers order two teas each; the last two only after the cutoff; a seventh cancelled; an eighth was deleted."""
+    """Six customers order two teas each; the last two only after the cutoff; a seventh cancelled; an eighth is gone."""
     orders, items = [], []
     for n in range(N_CUSTOMERS + 2):
         ordered_on = CUTOFF - timedelta(days=3) if n < 4 else AS_OF - timedelta(days=3)
