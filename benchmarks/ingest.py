@@ -201,7 +201,9 @@ def run(module: str, *arguments: str) -> Ran:
     if process.returncode:
         raise SystemExit(f"python -m {module} {' '.join(arguments)} failed:\n{output[-3000:]}")
     print("\n".join(f"  {line}" for line in output.splitlines() if "WARNING" not in line), file=sys.stderr)
-    return Ran(wall, sum(sampler.cpu.values()), sampler.peak)
+    ran = Ran(wall, sum(sampler.cpu.values()), sampler.peak)
+    print(f"  {module}: {ran.wall:.1f} s, {ran.cpu:.1f} CPU seconds, {ran.peak_mb:.0f} MB", file=sys.stderr)
+    return ran
 
 
 def floor(folder: Path) -> float:

@@ -16,7 +16,7 @@ from airflow.sdk import CronPartitionTimetable, Param, dag
 from include.airflow import DAG_DEFAULTS, PLANNED_SOURCES, asset, command_task, mapped_command_task
 
 PARAMS = {
-    "source": Param(None, type=["null", "string"], pattern="^[a-z_]+$", description="demo, olist, online_retail"),
+    "source": Param(None, type=["null", "string"], pattern="^[a-z][a-z0-9_]{0,50}$", description="A source or a group"),
     "data": Param(None, type=["null", "string"], pattern="^[^']+$", description="Folder of a file source"),
     "from": Param(None, type=["null", "string"], format="date", description="First day, for a load of history"),
     "history": Param(False, type="boolean", description="Load only: start nothing downstream"),

@@ -141,6 +141,7 @@ class Tally:
         # Line parsing counts as a rule like the others, the first one.
         by_rule: dict[str, tuple[bool, np.ndarray]] = {LINE_PARSES: (True, np.flatnonzero(~is_row))}
         by_rule |= {rule: (True, positions) for rule, positions in (more or {}).items()}
+        by_rule |= {rule: (True, positions) for rule, positions in _unstorable(self.entity, rows).items()}
         verdicts = _verdicts(self.entity, rows.filter(is_row), self.target, self.days[-1]) if len(at) else []
         for rule, verdict in zip(rules(self.entity), verdicts, strict=False):
             broken = at[verdict.rows]
@@ -244,6 +245,17 @@ class Tally:
             observed["rules"] = dict(sorted(counts.items(), key=lambda one: -one[1]))
             observed["first"] = self.first[VERDICT, index]
         return Check("raw", self.target, day, VERDICT, "critical", share <= threshold, n, n_bad, observed)
+
+
+def _unstorable(entity: Entity, rows: pa.Table) -> dict[str, np.ndarray]:
+    """Rule -> positions of the rows with a NUL in a column of text, evolved or not, which Postgres would refuse."""
+    found = {}
+    for name in payload_columns(rows.column_names):
+        if name not in entity.columns or entity.columns[name].type == "text":
+            has_nul = pc.fill_null(pc.match_substring(rows[name], "\0"), False)
+            if pc.any(has_nul).as_py():
+                found[f"{name}_is_text"] = np.flatnonzero(has_nul.to_numpy())
+    return found
 
 
 def _renumbered(by_rule: Mapping[str, tuple[bool, np.ndarray]], kept: np.ndarray) -> dict[str, tuple[bool, np.ndarray]]:
@@ -352,7 +364,7 @@ def gate(source: Source, first: date, last: date) -> list[Check]:
             tally = Tally(source.source, name, entity, range_of_days)
             n_aside = 0
             drifts = drift.of_days(conn, source, name, first, last)
-            also = sorted({drift.raw_name(one) for of in drifts.values() for one in (*of.evolves, *of.quarantines)})
+            also = sorted({one for of in drifts.values() for one in drift.held(of)})
             restore(conn, source.source, name, first, last)
             overlay = Overlay.of(conn, source.source, name, first, last)
             _forget(conn, source.source, name, first, last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
 
@@ -38,3 +38,15 @@ def month_firsts(last: date, n: int) -> list[date]:
         firsts.append(date(year, month, 1))
         year, month = (year, month - 1) if month > 1 else (year - 1, 12)
     return firsts[::-1]
+
+
+def cut(sizes: Mapping[date, int], most: int) -> Iterator[tuple[date, date]]:
+    """Ranges of consecutive days that hold at most ``most`` together; a day with more has one with empty days."""
+    begin = end = next(iter(sizes))
+    total = 0
+    for day, n in sizes.items():
+        if n and total and total + n > most:
+            yield begin, end
+            begin, total = day, 0
+        end, total = day, total + n
+    yield begin, end

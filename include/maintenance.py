@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -70,7 +73,7 @@ def maintain(as_of: date, keep_days: int | None = None) -> Iterator[Cared]:
     for name in tables():
         yield _care(name, as_of, keep_days)
     yield from _spools(keep_days)
-    yield _old_files("airflow/logs", airflow_home() / "logs", keep_days)
+    yield _tried("airflow/logs", lambda: _old_files("airflow/logs", airflow_home() / "logs", keep_days))
 
 
 def tables() -> list[str]:
@@ -210,7 +213,28 @@ def _spools(keep_days: int) -> Iterator[Cared]:
         for name in source.entities:
             folder = settings().home / "streams" / source.source / "spool" / name
             if folder.is_dir():
-                yield _spool(f"streams/{source.source}/spool/{name}", folder, source, name, keep_days)
+                label = f"streams/{source.source}/spool/{name}"
+                yield _tried(label, partial(_spool, label, folder, source, name, keep_days))
+
+
+def _tried(label: str, do: Callable[[], Cared]) -> Cared:
+    """What cannot be read or removed fails its own folder; the rest is looked after all the same."""
+    started = time.monotonic()
+    try:
+        return do()
+    except OSError as error:
+        return Cared(label, 0, 0, 0, 0, time.monotonic() - started, str(error), is_failed=True)
+
+
+def _with_status(paths: Iterable[Path]) -> list[tuple[Path, os.stat_result]]:
+    """The files among the paths; one that somebody else just removed is none."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((path, status))
+    return found
 
 
 def _spool(label: str, folder: Path, source: Source, name: str, keep_days: int) -> Cared:
@@ -220,12 +244,12 @@ def _spool(label: str, folder: Path, source: Source, name: str, keep_days: int) 
     with _held(f"bronze/{source.source}/{name}") as is_free:
         settled = _settled(source, name) if is_free else set()
         for day in folder.iterdir():
-            pieces = [(path, path.stat()) for path in day.glob("*.jsonl")]
+            pieces = _with_status(day.glob("*.jsonl"))
             n_files += len(pieces)
             newest = max((status.st_mtime for _, status in pieces), default=limit)
             if newest < limit and day.name in settled:
                 for path, status in pieces:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     n_removed, freed = n_removed + 1, freed + status.st_size
                 day.rmdir()
     note = "" if is_free else "busy: it is being written, next time"
@@ -250,7 +274,7 @@ def _settled(source: Source, name: str) -> set[str]:
 def _old_files(label: str, folder: Path, keep_days: int) -> Cared:
     started = time.monotonic()
     limit = time.time() - keep_days * 86_400
-    files = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    files = _with_status(folder.rglob("*")) if folder.is_dir() else []
     old = [(path, status) for path, status in files if status.st_mtime < limit]
     for path, _ in old:
         path.unlink(missing_ok=True)

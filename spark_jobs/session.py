@@ -17,6 +17,8 @@ _LOOPBACK = re.compile(r"^local|//(127\.|localhost)")
 QUERY_CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
+    # A JSON object may say a name twice; to stop there would stop a stream for good.
+    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.sql.maxConcurrentOutputFileWriters": "32",
     "spark.databricks.delta.snapshotPartitions": "2",

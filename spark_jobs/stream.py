@@ -5,7 +5,8 @@ bronze: one query per entity, ``availableNow``, from its checkpoint on. Rows are
 way. Sources that are no streams are passed over. A run that is killed is healed by the same run again: a file counts
 once the ledger has it, Spark's checkpoint knows which pieces a batch had, and Delta which batches it has.
 
-``--full-refresh`` forgets the checkpoint and brings every piece again; bronze is the same afterwards.
+``--full-refresh`` forgets the checkpoint and brings every piece of the spool again; a day that maintenance took from
+it stays in bronze as it is. Bronze is the same afterwards.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
 
     ``lines``: ``value`` (a piece's line, see ``pieces_folder``) and ``batch``. The result has ``bronze.stored(entity)``
     and ``_rules``, the critical rules that a row breaks, ``_warned``, the others, both null where there are none; and
-    ``_extra``, what the line has beyond the YAML: its values under ``schema_policy: evolve``, else its names alone.
+    ``_extra``, what the line has beyond the YAML: names, and under ``schema_policy: evolve`` the values of new ones.
     ``known``: names that were there from the first landing on; with ``schema_policy: quarantine`` a row with a value
     under any other name breaks ``<name>_is_unknown``; None: there was no landing yet.
     """
@@ -135,7 +136,7 @@ def rows(lines: DataFrame, source: Source, entity: Entity, known: tuple[str, ...
             F.lit("half a character (a lone surrogate)"),
         )
     )
-    extra = _extra(entity)
+    extra = _extra(entity, known)
     judged = found.withColumn("_error", error).select(
         *(F.when(F.col("_error").isNull(), F.col(name)).alias(name) for name in named),
         "partition_on", "_file", "_line", "_error", "_batch",
@@ -169,17 +170,21 @@ def _list(names: str) -> Column:
     return F.when(F.col(names) != "", F.split(names, ","))
 
 
-def _extra(entity: Entity) -> Column:
+def _extra(entity: Entity, known: tuple[str, ...] | None) -> Column:
     named = [*entity.source_columns.values(), *entity.ignore]
     fields = F.col("object")
     has_more = F.size(F.array_except(F.map_keys(fields), F.array(*map(F.lit, named)))) > 0
     more = F.map_filter(fields, lambda name, _: ~name.isin(named))
     more = F.transform_keys(more, lambda name, _: _masked(name))
-    if entity.schema_policy == "evolve":
-        more = F.transform_values(more, lambda _, value: _masked(value))
-    else:
+
+    def kept(name: Column, value: Column) -> Column:
         # A column that nobody has looked at may be of persons: only whether it has a value is kept.
-        more = F.transform_values(more, lambda _, value: F.when(F.nullif(value, F.lit("")).isNotNull(), F.lit("")))
+        blank = F.when(F.nullif(value, F.lit("")).isNotNull(), F.lit(""))
+        if entity.schema_policy != "evolve" or known is None:
+            return blank
+        return F.when(name.isin(list(known) or [""]), blank).otherwise(_masked(value))
+
+    more = F.transform_values(more, kept)
     return F.when(has_more, more)
 
 
@@ -292,18 +297,21 @@ def _bring(
 
     def write(batch: DataFrame, number: int) -> None:
         # The query's identity lasts as long as its checkpoint: a batch that Delta has is not written again, and the
-        # first one of a new checkpoint replaces what an older one brought.
+        # first one of a new checkpoint replaces what an older one brought of the days that the spool has.
         query = json.loads((kept / "metadata").read_text())["id"]
-        (
+        writer = (
             rows(batch, source, entity, known)
             .write.format("delta")
-            .mode("append" if number else "overwrite")
+            .mode("append")
             .partitionBy(*bronze.PARTITION_BY)
             .option("mergeSchema", "true")
             .option("txnAppId", query)
             .option("txnVersion", number)
-            .save(uri)
         )
+        if number == 0 and DeltaTable(bronze.uri(source.source, name)).file_uris():
+            there = ", ".join(f"'{day}'" for day in _spooled_days(source.source, name))
+            writer = writer.mode("overwrite").option("replaceWhere", f"{bronze.DAY} in ({there})")
+        writer.save(uri)
 
     query = (
         lines.writeStream.foreachBatch(write).option("checkpointLocation", str(kept)).trigger(availableNow=True).start()
@@ -312,18 +320,21 @@ def _bring(
 
 
 def _forget(source: Source, name: str, reader: Stream, conn: psycopg.Connection) -> None:
-    """Drop the checkpoint, if the spool has every line that was ever taken."""
+    """Drop the checkpoint, if of each day the spool has every line that was taken, or none and bronze has them."""
     there: Counter[date] = Counter()
     for path in pieces_folder(source.source, name).glob("*/*.jsonl"):
         with open(path, "rb") as handle:
             there[date.fromisoformat(path.parent.name)] += sum(
                 chunk.count(b"\n") for chunk in iter(lambda: handle.read(2**22), b"")
             )
-    for (entity, day), n in sorted(expected(reader, conn, date.min, date.max).items()):
-        if entity == name and there[day] != n:
+    taken = {day: n for (entity, day), n in expected(reader, conn, date.min, date.max).items() if entity == name}
+    in_bronze = _count(source.source, name, min(taken), max(taken)) if taken.keys() - there.keys() else Counter()
+    for day, n in sorted(taken.items()):
+        if (there[day] or in_bronze[day]) != n:
             raise RuntimeError(
-                f"{source.source}.{name} cannot be brought again: of {day} {n} lines were taken and "
-                f"{pieces_folder(source.source, name)} holds {there[day]}. Restore the folder first."
+                f"{source.source}.{name} cannot be brought again: of {day} {n} lines were taken, "
+                f"{pieces_folder(source.source, name)} holds {there[day]} and bronze {in_bronze[day]}. Restore the "
+                "folder first."
             )
     kept = checkpoint(source.source, name)
     if kept.exists():
@@ -331,6 +342,16 @@ def _forget(source: Source, name: str, reader: Stream, conn: psycopg.Connection)
         beside = kept.with_name(f".{name}.{os.getpid()}")
         kept.rename(beside)
         shutil.rmtree(beside)
+
+
+def _count(source: str, name: str, first: date, last: date) -> Counter[date]:
+    """Bronze's rows by business day."""
+    found: Counter[date] = Counter()
+    uri = bronze.uri(source, name)
+    if lake.exists(uri):
+        for piece in lake.scan(DeltaTable(uri), _days_filter(first, last), [bronze.DAY]):
+            found.update(bronze.count_by_day(piece))
+    return found
 
 
 # --- what landed -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import psycopg
@@ -18,13 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from include.ingest.sources import Entity, Source, sources
+from include.ingest.sources import RESERVED, Entity, Source, sources
 from include.ops import Check
 
 RULE = "columns_are_known"
 """The gate's check: critical where the batch stops, a warning where it goes on."""
-
-ADDED = ("partition_on", "partition_month", "known_at")
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,16 @@ def raw_name(column: str) -> str:
     return name if name and not name[0].isdigit() else f"column_{name}".rstrip("_")
 
 
+def flag(column: str) -> str:
+    """What bronze calls the column that says which rows had a value in one that is set aside."""
+    return f"has_{raw_name(column)}"
+
+
+def held(drift: Drift) -> list[str]:
+    """The columns that bronze has because of a day's unnamed columns."""
+    return [*map(raw_name, drift.evolves), *map(flag, drift.quarantines)]
+
+
 def is_unknown(entity: Entity, column: str) -> bool:
     """Whether the YAML, as it is now, neither names nor ignores a column of the source."""
     return column not in entity.source_columns.values() and column not in entity.ignore
@@ -74,7 +82,7 @@ def decide(entity: Entity, unnamed: Iterable[str], known: Mapping[str, Seen], da
     unusable = {
         column
         for column, name in zip(new, names, strict=True)
-        if name in entity.columns or name in ADDED or names.count(name) > 1
+        if {name, flag(column)} & {*entity.columns, *RESERVED} or names.count(name) > 1
     }
     usable = tuple(column for column in new if column not in unusable)
     stops = tuple(column for column in new if column in unusable)
@@ -123,29 +131,33 @@ def unknown_rows(rows: pa.Table, drifts: Mapping[date, Drift]) -> dict[str, np.n
     found: dict[str, np.ndarray] = {}
     day_of = rows["partition_on"].to_numpy().astype("datetime64[D]")
     for column in sorted({one for drift in drifts.values() for one in drift.quarantines}):
-        name = raw_name(column)
-        if name not in rows.column_names:
+        if flag(column) not in rows.column_names:
             continue
         of = np.array([day for day, drift in drifts.items() if column in drift.quarantines], "datetime64[D]")
-        has_value = pc.is_valid(rows[name]).to_numpy()
-        found[f"{name}_is_unknown"] = np.flatnonzero(has_value & np.isin(day_of, of))
+        has_value = pc.is_valid(rows[flag(column)]).to_numpy()
+        found[f"{raw_name(column)}_is_unknown"] = np.flatnonzero(has_value & np.isin(day_of, of))
     return found
 
 
-def kept(entity: Entity, known: Mapping[str, Seen], last: date) -> list[str]:
-    """Columns, by their names in the source, whose values bronze keeps for days up to ``last``."""
-    drift = decide(entity, known, known, last)
-    return [*drift.evolves, *drift.quarantines]
-
-
 def widened(entity: Entity, rows: pa.Table, extra: pa.Table | None, known: Mapping[str, Seen], last: date) -> pa.Table:
-    """``rows`` with the values of unnamed columns that bronze keeps, from the day on which each was first seen."""
-    for column in kept(entity, known, last) if extra is not None else ():
-        assert extra is not None
+    """``rows`` with what bronze keeps of unnamed columns, from the day on which each was first seen.
+
+    That is the values of one that evolved; of one that is set aside only which rows had a value, since it may be about
+    persons and nobody has said so.
+    """
+    if extra is None:
+        return rows
+    drift = decide(entity, known, known, last)
+    yes, no = pa.scalar("yes"), pa.scalar(None, pa.string())
+    for column in (*drift.evolves, *drift.quarantines):
         if column not in extra.column_names:
             continue
         since = pc.greater_equal(rows["partition_on"], pa.scalar(known[column].first_seen_on, pa.date32()))
-        rows = rows.append_column(raw_name(column), pc.if_else(since, extra[column], pa.scalar(None, pa.string())))
+        if column in drift.evolves:
+            rows = rows.append_column(raw_name(column), pc.if_else(since, extra[column], no))
+        else:
+            there = pc.and_(since, pc.is_valid(extra[column]))
+            rows = rows.append_column(flag(column), pc.if_else(there, yes, no))
     return rows
 
 
@@ -163,12 +175,26 @@ def known(conn: psycopg.Connection, source: str, name: str) -> dict[str, Seen]:
     }
 
 
-def note(conn: psycopg.Connection, source: Source, name: str, seen_on: Mapping[str, date] | None) -> dict[str, Seen]:
+def note(
+    conn: psycopg.Connection,
+    source: Source,
+    name: str,
+    seen_on: Mapping[str, date] | None,
+    last: date | None = None,
+) -> dict[str, Seen]:
     """Remember the unnamed columns of a landing (column -> the first of its days that has it), as ``known`` has them.
 
-    ``seen_on`` is None where a landing saw no columns at all. Call it before ``mark``, in the same transaction.
+    ``seen_on`` is None where a landing saw no columns at all. ``last`` is its last day: a column is new from the
+    newest landed day on, or the day after it where the landing does not reach that far, since many sources show an old
+    day with the columns of today. Call it before ``mark``, in the same transaction.
     """
     entity = source.entities[name]
+    (newest,) = conn.execute(
+        sql.SQL("select max(partition_on) from {} where entity = %s").format(_landed(source)), (name,)
+    ).fetchone() or (None,)
+    if last is not None and newest is not None:
+        since = newest if newest <= last else newest + timedelta(days=1)
+        seen_on = {column: max(day, since) for column, day in (seen_on or {}).items()}
     is_first = not conn.execute(
         sql.SQL("select 1 from {} where entity = %s and unnamed is not null limit 1").format(_landed(source)), (name,)
     ).fetchone()

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from include.ingest import bronze
 from include.ingest.connectors import Batch, Connector, SourceError, connector
+from include.ingest.files import lacks
 from include.ingest.pseudonym import mask_emails, pseudonyms
 from include.ingest.replay import times
 from include.ingest.sources import Column, Entity, Source
@@ -67,7 +68,7 @@ def extract(source: Source, first: date, last: date, data: Path | None = None) -
 def extracts(reader: Connector, first: date, last: date) -> Iterator[Extract]:
     """As ``extract``, from an opened connector; an entity comes once, whatever number of batches it had."""
     source = reader.source
-    shaped: dict[str, list[Extract]] = {name: [] for name in source.entities}
+    shaped: dict[str, list[_Piece]] = {name: [] for name in source.entities}
     for batch in reader.read(first, last):
         if batch.entity not in shaped:
             raise SourceError(
@@ -84,7 +85,19 @@ def span(source: Source, data: Path | None = None) -> tuple[date | None, date | 
         return reader.span()
 
 
-def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
+@dataclass(frozen=True)
+class _Piece:
+    """A batch's rows of the days, as ``Extract`` has them but for the numbers of lines."""
+
+    rows: pa.Table
+    texts: dict[int, str]
+    """Position in ``rows`` -> the text of a line that is no row."""
+    unnamed: tuple[str, ...]
+    seen_on: dict[str, date] | None
+    extra: pa.Table | None
+
+
+def _shaped(source: Source, batch: Batch, first: date, last: date) -> _Piece:
     entity = source.entities[batch.entity]
     table = batch.rows if isinstance(batch.rows, pa.Table) else _strings(batch.rows)
     n = table.num_rows
@@ -97,10 +110,10 @@ def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
         elif column.optional or is_listed:
             columns[name] = pa.nulls(n, pa.string())
         else:
-            there = ", ".join(batch.columns or table.column_names)
+            there = batch.columns or table.column_names
+            missing = [of for one, of in named.items() if of not in there and not entity.columns[one].optional]
             raise SourceError(
-                f"{source.source}.{batch.entity}: {_first(batch.file)} lacks the column {named[name]}; "
-                f"it has: {there}. "
+                f"{source.source}.{batch.entity}: {_first(batch.file)} {lacks(missing, there, named.values())} "
                 "If this version of the source may lack it, say `optional: true`."
             )
     known_at, partition_on = _times(entity, batch, columns, n, last)
@@ -118,24 +131,15 @@ def _shaped(source: Source, batch: Batch, first: date, last: date) -> Extract:
     extra = [name for name in unnamed if name in table.column_names]
     values = table.select(extra).cast(pa.schema([(name, pa.string()) for name in extra]))
     values = pa.table({name: mask_emails(values.column(name)) for name in extra}) if extra else None
-    broken = [
-        Broken(
-            rows["partition_on"][at].as_py(),
-            rows["_file"][at].as_py(),
-            rows["_line"][at].as_py() or at + 1,
-            rows["_error"][at].as_py() or "not a row",
-            mask_emails(pa.array([text]))[0].as_py(),
-        )
-        for at, text in batch.broken.items()
-    ]
+    texts = batch.broken
     is_in = (partition_on >= np.datetime64(first)) & (partition_on <= np.datetime64(last))
     if not is_in.all():
-        inside = pa.array(is_in)
+        inside, place = pa.array(is_in), np.cumsum(is_in) - 1
         rows, values = rows.filter(inside), values.filter(inside) if values is not None else None
-        broken = [one for one in broken if first <= one.partition_on <= last]
+        texts = {int(place[at]): text for at, text in texts.items() if is_in[at]}
     since = pc.min(rows["partition_on"]).as_py() or first
     seen_on = dict.fromkeys(unnamed, since) if n or batch.columns else None
-    return Extract(batch.entity, rows, broken, unnamed, seen_on, values)
+    return _Piece(rows, texts, unnamed, seen_on, values)
 
 
 def _strings(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -206,7 +210,7 @@ def is_deleted(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray
     return pc.invert(pc.is_in(pc.utf8_lower(pc.fill_null(values, "")), pa.array(NOT_DELETED)))
 
 
-def _together(name: str, entity: Entity, pieces: list[Extract]) -> Extract:
+def _together(name: str, entity: Entity, pieces: list[_Piece]) -> Extract:
     rows = pa.concat_tables([bronze.schema(entity).empty_table(), *(one.rows for one in pieces)]).combine_chunks()
     if rows["_line"].null_count:
         # The position within the file and day: a rerun of the day numbers the same rows the same.
@@ -224,4 +228,18 @@ def _together(name: str, entity: Entity, pieces: list[Extract]) -> Extract:
         extra = pa.concat_tables(filled, promote_options="default")
     looked = [one.seen_on for one in pieces if one.seen_on is not None]
     seen_on = {column: min(one[column] for one in looked if column in one) for column in unnamed} if looked else None
-    return Extract(name, rows, [item for one in pieces for item in one.broken], unnamed, seen_on, extra)
+    return Extract(name, rows, _broken(rows, pieces), unnamed, seen_on, extra)
+
+
+def _broken(rows: pa.Table, pieces: list[_Piece]) -> list[Broken]:
+    """The lines that are no rows, by the same file and line as ``rows``, which are those of ``pieces`` together."""
+    begins = np.cumsum([0, *(one.rows.num_rows for one in pieces)]).tolist()
+    texts = {begin + at: text for begin, one in zip(begins, pieces, strict=False) for at, text in one.texts.items()}
+    if not texts:
+        return []
+    of = rows.select(["partition_on", "_file", "_line", "_error"]).take(pa.array(list(texts))).to_pylist()
+    masked = mask_emails(pa.array(list(texts.values()), pa.string())).to_pylist()
+    return [
+        Broken(row["partition_on"], row["_file"], row["_line"], row["_error"] or "not a row", text)
+        for row, text in zip(of, masked, strict=True)
+    ]

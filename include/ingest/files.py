@@ -43,6 +43,7 @@ IN_COLUMN = ", in the column "
 """What comes before the name of a column in the sentence about a broken line."""
 N_SAMPLED = 1000
 """Rows that show what a file's columns are."""
+PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 CUT_OFF = "is cut off or damaged (file_is_complete)"
 
 
@@ -53,6 +54,7 @@ class Dialect:
     delimiter: str = ","
     quote: str = '"'
     encoding: str = "utf-8"
+    open_end: bool = False
 
 
 @dataclass
@@ -99,6 +101,18 @@ class _Gathered:
         return Rows(table, line, self.errors, self.broken, tuple(columns))
 
 
+def lacks(missing: Sequence[str], there: Sequence[str], named: Collection[str] = ()) -> str:
+    """What to say where the columns ``missing`` are not ``there``.
+
+    What is there is only named when it is a header for certain: one of ``named`` is among plain names. Else it may be
+    the first row of a file without a header.
+    """
+    said = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
+    if not set(named).isdisjoint(there) and all(PLAIN_NAME.fullmatch(one) for one in there):
+        return f"{said}{', '.join(there)}."
+    return f"{said}{len(there)} column{'s' * (len(there) != 1)}. Is the header missing, or the delimiter another one?"
+
+
 def find(folder: Path, name: str, *, hint: str) -> Path:
     """The file ``name``, ``name.gz`` or ``name.zst`` in ``folder``; ``SourceError`` says what to do: ``hint``."""
     for suffix in ("", *COMPRESSED):
@@ -129,6 +143,23 @@ def pieces(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
             held.append(data[cut:])
     if held:
         yield b"".join(held)
+
+
+def _ended(path: Path, dialect: Dialect) -> Iterator[bytes]:
+    """``pieces``, refused where the last line has no end though others have: its last value may be half of one.
+
+    Of a compressed file the format says where it ends.
+    """
+    has_ends, data = False, b""
+    for data in pieces(path, dialect.encoding):
+        yield data
+        has_ends |= data.endswith(b"\n")
+    # A line without an end is a piece of its own.
+    if has_ends and not data.endswith(b"\n") and not dialect.open_end and path.suffix not in COMPRESSED:
+        raise SourceError(
+            f"{path} {CUT_OFF}: its last line has no line end, so its last value may be half of one. "
+            "Where the source always writes so, say `connection.open_end: true`."
+        )
 
 
 def _decoded(path: Path, encoding: str) -> Iterator[bytes]:
@@ -173,14 +204,15 @@ class _Csv:
     def __init__(self, path: Path, wanted: Wanted, dialect: Dialect) -> None:
         self.path, self.dialect = path, dialect
         self.names: list[str] = []
-        self.lines = _Lines(pieces(path, dialect.encoding), dialect.encoding)
+        self.lines = _Lines(_ended(path, dialect), dialect.encoding)
         self.names = self._header()
         kept = [name for name in self.names if name and name in wanted]
         if twice := [name for name in kept if self.names.count(name) > 1]:
-            raise SourceError(f"{path}: the header has the column {twice[0]} more than once.")
+            # Without a header it might be a person's name.
+            which = twice[0] if twice[0] in wanted.named else f"number {self.names.index(twice[0]) + 1}"
+            raise SourceError(f"{path}: the header has the column {which} more than once.")
         if not kept:
-            named, there = ", ".join(wanted.named), ", ".join(self.names)
-            raise SourceError(f"{path} lacks the column {named}; its header is: {there}.")
+            raise SourceError(f"{path} {lacks(wanted.named, self.names)}")
         self.kept = {name: self.names.index(name) for name in kept}
         self.schema = pa.schema([(name, pa.string()) for name in kept])
 
@@ -561,6 +593,8 @@ class Written(Options):
     delimiter: Ascii = ","
     quote: Ascii | Literal[""] = '"'
     encoding: str = "utf-8"
+    open_end: bool = False
+    """CSV files end without a line end, so that one that was cut off in its last value cannot be told."""
 
     @field_validator("encoding")
     @classmethod
@@ -574,7 +608,7 @@ class Written(Options):
     @property
     def dialect(self) -> Dialect:
         """The same for the readers."""
-        return Dialect(self.delimiter, self.quote, self.encoding)
+        return Dialect(self.delimiter, self.quote, self.encoding, self.open_end)
 
 
 PART = re.compile(r"^0[1-9]$|^$")

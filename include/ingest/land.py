@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import psycopg
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from include.dates import days
-from include.ingest import bronze, deletes, drift
+from include.ingest import bronze, deletes, drift, late
 from include.ingest.connectors import Connector, connector
 from include.ingest.extract import Broken, Extract, extracts
 from include.ingest.files import IN_COLUMN
@@ -44,11 +44,35 @@ def land(source: Source, first: date, last: date, data: Path | None = None) -> I
     is healed by landing again: until then its days count as not landed, or as landed with another batch.
     """
     with connector(source, data) as reader:
-        for chunk in reader.chunks(first, last):
-            yield from _land(reader, *chunk)
+        newest = _newest_snapshots(reader)
+        for begin, end in _cut(first, last, newest.values()):
+            kept = {name for name, day in newest.items() if begin < day}
+            for chunk in reader.chunks(begin, end):
+                yield from _land(reader, *chunk, kept)
 
 
-def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
+def _newest_snapshots(reader: Connector) -> dict[str, date]:
+    """Entity -> the newest landed day, of those that can only be read as they are now."""
+    names = [name for name in reader.source.entities if reader.is_snapshot(name)]
+    if not names:
+        return {}
+    table = sql.Identifier(reader.source.raw_schema, "_landed")
+    query = sql.SQL("select entity, max(partition_on) from {} where entity = any(%s) group by 1").format(table)
+    with connect("loader") as conn:
+        return dict(conn.execute(query, (names,)).fetchall())
+
+
+def _cut(first: date, last: date, newest: Iterable[date]) -> Iterator[tuple[date, date]]:
+    """The range, cut behind each newest snapshot that it overlaps: what is there now is of the first day after it."""
+    for day in sorted(set(newest)):
+        if first < day < last:
+            yield first, day
+            first = day + timedelta(days=1)
+    yield first, last
+
+
+def _land(reader: Connector, first: date, last: date, kept: Set[str]) -> Iterator[Landed]:
+    """``kept``: snapshots of which no day that has landed may change."""
     source = reader.source
     started = time.monotonic()
     found = list(extracts(reader, first, last))
@@ -56,14 +80,15 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
     range_of_days = list(days(first, last))
     with connect("loader") as conn:
         lock(conn, source)
+        found = list(late.with_late(conn, reader, found, first, last))
         # All before anything is written: a source that lost its keys stops here.
         found = [_whole(conn, reader, one, first, last) for one in found]
         for one in found:
             started = time.monotonic()
             taken = range_of_days
-            if reader.is_snapshot(one.entity):
+            if one.entity in kept:
                 one, taken = _not_seen_since(conn, source, one, range_of_days)
-            _quarantine(conn, source, one, first, last)
+            _quarantine(conn, source, one, taken)
             batches = _replace(source, one, taken)
             _record(conn, source, one, taken, batches)
             drift.mark(conn, source, one.entity, one.seen_on, taken)
@@ -73,7 +98,7 @@ def _land(reader: Connector, first: date, last: date) -> Iterator[Landed]:
 
 def _whole(conn: psycopg.Connection, reader: Connector, one: Extract, first: date, last: date) -> Extract:
     """Rows with what bronze keeps of columns that the YAML does not name, and with the keys that are gone."""
-    known = drift.note(conn, reader.source, one.entity, one.seen_on)
+    known = drift.note(conn, reader.source, one.entity, one.seen_on, last)
     rows = drift.widened(reader.source.entities[one.entity], one.rows, one.extra, known, last)
     gone = deletes.compared(conn, reader, one, first, last)
     return replace(one, rows=pa.concat_tables([rows, gone], promote_options="default"), extra=None)
@@ -82,7 +107,7 @@ def _whole(conn: psycopg.Connection, reader: Connector, one: Extract, first: dat
 def _not_seen_since(
     conn: psycopg.Connection, source: Source, one: Extract, range_of_days: list[date]
 ) -> tuple[Extract, list[date]]:
-    """What may be written of a table that can only be read as it is now: no day before the newest one changes."""
+    """What may be written of a table that can only be read as it is now: days that were never landed, as empty."""
     there = {
         day
         for (day,) in conn.execute(
@@ -92,10 +117,7 @@ def _not_seen_since(
             (one.entity,),
         )
     }
-    newest = max(there, default=None)
-    if newest is None or range_of_days[0] >= newest:
-        return one, range_of_days
-    nothing = replace(one, rows=one.rows.slice(0, 0))
+    nothing = replace(one, rows=one.rows.slice(0, 0), broken=[])
     return nothing, [day for day in range_of_days if day not in there]
 
 
@@ -113,21 +135,21 @@ def _replace(source: Source, one: Extract, taken: list[date]) -> dict[date, str]
     return batches
 
 
-def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, first: date, last: date) -> None:
+def _quarantine(conn: psycopg.Connection, source: Source, one: Extract, taken: list[date]) -> None:
     """Text of lines that are no rows, which must not reach the lake: replaced for the days."""
     table = sql.Identifier("quarantine", one.entity)
     gone = conn.execute(
         sql.SQL(
-            "delete from {} where source = %s and partition_on between %s and %s "
+            "delete from {} where source = %s and partition_on = any(%s) "
             "and (rule = %s or original is not null) returning original is not null"
         ).format(table),
-        (source.source, first, last, LINE_PARSES),
+        (source.source, taken, LINE_PARSES),
     ).fetchall()
     if (True,) in gone:
         # Mended rows are laid over what lands now by the gate alone.
         conn.execute(
-            "delete from ops.quality_result where gate = 'raw' and target = %s and as_of between %s and %s",
-            (f"{source.source}.{one.entity}", first, last),
+            "delete from ops.quality_result where gate = 'raw' and target = %s and as_of = any(%s)",
+            (f"{source.source}.{one.entity}", taken),
         )
     with conn.cursor() as cursor:
         cursor.executemany(

@@ -27,8 +27,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from include.dates import days, end_of, parse_day, start_of
-from include.ingest.extract import is_deleted, text_of
-from include.ingest.pseudonym import mask_emails, pseudonym
+from include.ingest.extract import cleaned, is_deleted, text_of
+from include.ingest.pseudonym import mask_emails
 from include.ingest.replay import times
 from include.ingest.sources import Entity, Source, load_source, sources
 from include.ingest.tables import LINE_PARSES
@@ -428,20 +428,22 @@ def _mended(conn: psycopg.Connection, text: str) -> tuple | None:
         raise ValueError(
             f"{where} was no row, so give all its columns (null where there is none): {', '.join(lacking)}"
         )
-    values = {key: _value(entity, key, value, was or {}) for key, value in {**(was or {}), **payload}.items()}
+    values = {key: _value(source, entity, key, value, was or {}) for key, value in {**(was or {}), **payload}.items()}
     return (source.source, name, day, file, line, digest(original), Jsonb(values), _who())
 
 
-def _value(entity: Entity, name: str, value: Any, was: Mapping[str, Any]) -> str | None:
+def _value(source: Source, entity: Entity, name: str, value: Any, was: Mapping[str, Any]) -> str | None:
+    """A mended value as extraction would have made it; one that was left alone is that already."""
     text = text_of(value)
-    if text is None or (name in was and text == was[name]):
-        return text
+    if text is None:
+        return None
     if "\0" in text:
         raise ValueError(f"{name} holds a NUL, which no database takes")
+    if name in was and text == was[name]:
+        return text
+    values = pa.array([text], pa.string())
     column = entity.columns.get(name)
-    if column and column.pseudonym:
-        return pseudonym(column.pseudonym, text) if text.strip() else None
-    return mask_emails(pa.array([text]))[0].as_py()
+    return (cleaned(source, column, values) if column else mask_emails(values))[0].as_py()
 
 
 def _who() -> str:

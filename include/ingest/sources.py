@@ -32,7 +32,8 @@ class Column(_Strict):
     """A raw column: where it comes from, its type, and the rules that a row must keep.
 
     Each rule has a name of its own in the quarantine: ``<column>_is_present``, ``<column>_is_<type>``,
-    ``<column>_is_in_range``, ``<column>_is_known`` (``in``), ``<column>_matches`` (``pattern``).
+    ``<column>_is_in_range``, ``<column>_is_known`` (``in``), ``<column>_matches`` (``pattern``). ``<column>_is_text`` is
+    kept by every text: no NUL, which Postgres would refuse.
     """
 
     type: ColumnType = "text"
@@ -108,6 +109,10 @@ it. ``quarantine``: rows in which it has a value are set aside.
 """
 
 
+RESERVED = ("partition_on", "partition_month", "known_at")
+"""Columns that ingest adds, beside those that begin with an underscore, which ``Name`` refuses."""
+
+
 class Entity(_Strict):
     """A table of a source. ``key`` is unique per business day in raw; the newest version of a day is the one kept."""
 
@@ -124,6 +129,14 @@ class Entity(_Strict):
     events: dict[Name, str] | None = Field(
         None, description="stream: conformed event column -> SQL over the typed columns; see spark_jobs.events."
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _not_reserved(cls, value: dict[str, Column]) -> dict[str, Column]:
+        for name in value:
+            if name in RESERVED:
+                raise ValueError(f"{name} is what ingest adds to every row: name the column otherwise and say `from:`")
+        return value
 
     @model_validator(mode="after")
     def _names_exist(self) -> Entity:
@@ -166,6 +179,9 @@ class Source(_Strict):
     marketplace: Name
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     time_zone: str = Field("UTC", description="Zone of times that carry none.")
+    late_days: Annotated[int, Field(ge=0, le=31)] = Field(
+        0, description="Days that each landing looks back at for rows that came into the source late."
+    )
     provides: list[Provided] = []
     connection: dict[str, Any] = Field({}, description="Where it is; see the connector's `Connection`.")
     entities: dict[Name, Entity] = Field(min_length=1)

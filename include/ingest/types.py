@@ -18,7 +18,7 @@ PATTERNS = {
     "boolean": r"^((?i:true|t|f|no)|(?i:fal)[sS][eE]|(?i:ye)[sS]|0|1)$",
 }
 INT32 = 2**31
-NO_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?$"
+NO_ZONE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$"
 HAS_ZONE = r"(Z|:.*[+-]\d{2}(:?\d{2})?)$"
 
 
@@ -31,7 +31,11 @@ def parse(values: pa.ChunkedArray | pa.Array, kind: str) -> tuple[pd.Series, np.
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if kind == "text":
-        return values.to_pandas(), np.ones(len(values), bool)
+        # Postgres takes any text but this.
+        has_nul = pc.fill_null(pc.match_substring(values, "\0"), False)
+        if not pc.any(has_nul).as_py():
+            return values.to_pandas(), np.ones(len(values), bool)
+        return pc.if_else(has_nul, None, values).to_pandas(), ~has_nul.to_numpy(zero_copy_only=False)
     shaped = pc.if_else(pc.match_substring_regex(values, PATTERNS[kind]), values, pa.scalar(None, pa.string()))
     if kind in ("integer", "bigint", "numeric(18,4)"):
         typed = pc.cast(shaped, pa.float64()).to_pandas()
@@ -67,7 +71,7 @@ def _joined(values: pa.Array, suffix: str) -> pa.Array:
 
 
 def in_utc(values: pa.Array, zone: str) -> pa.Array:
-    """Local times without a zone as UTC; whatever else stays as it is.
+    """Local times without a zone as UTC; whatever else stays as it is. A date alone is its midnight.
 
     An hour that the clock shows twice is taken as the second one, an hour that it skips as the one after.
     """

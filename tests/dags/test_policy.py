@@ -5,6 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+
+from include.ingest.sources import Name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAYERS = ["ingest", "warehouse", "features", "train", "score", "monitor"]
@@ -101,6 +104,11 @@ def test_ingest_takes_the_day_that_has_ended(bag):
     timetable = bag.dags["ingest"].timetable
     assert type(timetable).__name__ == "CronPartitionTimetable"
     assert vars(timetable)["_run_offset"] == -1 if "_run_offset" in vars(timetable) else timetable.run_offset == -1
+
+
+def test_ingest_takes_any_name_of_a_source(bag):
+    wanted = TypeAdapter(Name).json_schema()["pattern"]
+    assert bag.dags["ingest"].params.get_param("source").schema["pattern"] == wanted
 
 
 def test_maintenance_comes_after_the_night_has_begun_and_is_no_part_of_it(bag):

@@ -146,7 +146,7 @@ class Shop:
             self.order(number, at, [] if number % 9 == 0 else self.random.choice(PATHS))
 
     def order(self, number: int, at: datetime, path: list[int]) -> None:
-        """An order that went through ``path``; without one it is an abandoned checkout."""
+        """An order that went through ``path``; without one it is an abandoned checkout, which may have been edited."""
         customer = 1 + number % 60
         code = list(CURRENCIES)[number % 3]
         # Some are paid the day after the checkout was begun.
@@ -167,7 +167,9 @@ class Shop:
             # Not touched by everybody.
             date_modified=unknown if number % 20 == 0 else modified, **payment,
         )  # fmt: skip
-        for when, status in kept:
+        # Whoever edits an order in the back office begins with status 0, an abandoned checkout too.
+        begun = [(at + timedelta(minutes=1), 0)] if number % 27 == 0 or number % 25 == 0 else []
+        for when, status in [*begun, *kept]:
             self.add("order_history", order_id=number, order_status_id=status, notify=1, comment="call me",
                      date_added=when)  # fmt: skip
         items = [self.item(order) for _ in range(1 + number % 3)]
@@ -202,7 +204,7 @@ class Shop:
 
     def totals(self, order: dict[str, Any], items: list, shipping: Decimal, has_coupon: bool) -> None:
         """The lines of an order's total, and the total."""
-        sub_total = sum(item["total"] for item in items)
+        sub_total = sum((item["total"] for item in items), Decimal(0))
         coupon = -(sub_total / 10).quantize(Decimal("0.0001")) if has_coupon else Decimal(0)
         tax = (sub_total * Decimal("0.19")).quantize(Decimal("0.0001"))
         total = sub_total + shipping + coupon + tax

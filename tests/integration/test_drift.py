@@ -125,6 +125,12 @@ def test_a_new_column_evolves_down_to_staging_and_an_old_day_stays_as_it_was(edi
     night(FIRST)
     assert audit()[FIRST] == before[FIRST]
     assert checks() == [(SECOND, "warning", False), (THIRD, "warning", True)]
+    # Nor does a column that appears in an old day alone, as a database shows it that has the column by now.
+    drop(FIRST, ("legacy", "x", "x"), ("Newer", "late", "late"))
+    night(FIRST)
+    assert audit()[FIRST] == before[FIRST]
+    assert checks() == [(SECOND, "warning", False), (THIRD, "warning", True)]
+    assert query("select first_seen_on from ops.source_column where column_name = 'Newer'") == [(date(2032, 3, 4),)]
     with connect() as conn:
         conn.execute("drop view staging.stg_demo_outlet__orders")
 
@@ -163,16 +169,20 @@ def test_rows_with_a_value_in_an_unknown_column_are_set_aside_and_over_the_thres
     night(FIRST)
     drop(SECOND, ("gift_note", "hello", ""))
     night(SECOND)
-    assert query("select line, rule, columns, payload::json ->> 'gift_note' from quarantine.orders") == [
-        (2, "gift_note_is_unknown", ["gift_note"], "hello")
+    assert query("select line, rule, columns, payload::json ->> 'has_gift_note' from quarantine.orders") == [
+        (2, "gift_note_is_unknown", ["gift_note"], "yes")
     ]
+    assert query("select count(*) from quarantine.orders where payload ~ 'hello'") == [(0,)]
     assert query("select n_in, n_loaded, n_quarantined from ops.load_audit where partition_on = %s "
                  "and entity = 'orders'", SECOND) == [(20, 19, 1)]  # fmt: skip
-    # Once the YAML names it, the same bronze is judged anew: nothing has to be sent again.
-    edit("demo_outlet.orders", {"columns": {"gift_note": {}}})
-    assert ingest_main(["prepare"]) == 0
+    # To ignore it, the same bronze is judged anew; its values were never kept, so naming it takes the night again.
+    edit("demo_outlet.orders", {"ignore": ["gift_note"]})
     assert command("gate", SECOND) == 0
     assert command("load", SECOND) == 0
+    assert query("select count(*) from quarantine.orders") == [(0,)]
+    edit("demo_outlet.orders", {"ignore": [], "columns": {"gift_note": {}}})
+    assert ingest_main(["prepare"]) == 0
+    night(SECOND)
     assert query("select gift_note from raw_demo_outlet.orders where gift_note is not null") == [("hello",)]
 
     edit("demo_outlet.orders", {"schema_policy": "quarantine"})

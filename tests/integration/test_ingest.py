@@ -418,6 +418,8 @@ def test_a_load_that_begins_after_the_dump_brings_the_catalogue_and_keeps_its_da
         return set(rows["partition_on"].to_pylist()), rows.num_rows
 
     assert sellers(first, last) == ({first}, 3095)
+    assert _land("olist", last, first, data) == 0
+    assert sellers(last, last) == (set(), 0), "landed is enough"
     _all("olist", last, first, data)
     assert sellers(last, last) == (set(), 0)
     assert sellers(first, first) == ({first}, 3095)

@@ -151,7 +151,7 @@ def loaded(shops: dict[str, Shop], mariadb: MariaDB, warehouse, tmp_path_factory
 
 
 def change(shop: Shop, server: MariaDB, name: str) -> dict[str, Any]:
-    """A day in the shop: a status, an edited order, a confirmed checkout, a price and a product by SQL."""
+    """A day in the shop: a status, two edited orders, a confirmed checkout, a price and a product by SQL."""
     noon = datetime.combine(NEXT, datetime.min.time()) + timedelta(hours=12)
     by_id = {order["order_id"]: order for order in shop.rows["order"]}
     shipped = next(one for one in shop.rows["order"] if one["order_status_id"] == 2 and one["order_id"] % 20)
@@ -176,7 +176,19 @@ def change(shop: Shop, server: MariaDB, name: str) -> dict[str, Any]:
     edited["date_modified"] = noon
     shop.insert(server, name, "order_product", items)
     shop.insert(server, name, "order_total", shop.rows["order_total"][at:])
-    for order in (shipped, late, edited):
+    # Another edit leaves nothing of the order.
+    emptied = next(
+        one for n, one in by_id.items() if one["order_status_id"] and n not in taken | {number} and n % 6 == 1
+    )
+    gone += [item for item in shop.rows["order_product"] if item["order_id"] == emptied["order_id"]]
+    for table in ("order_product", "order_total"):
+        shop.rows[table] = [row for row in shop.rows[table] if row["order_id"] != emptied["order_id"]]
+        server.run(name, f"delete from oc_{table} where order_id = {emptied['order_id']}")
+    at = len(shop.rows["order_total"])
+    shop.totals(emptied, [], Decimal(0), False)
+    shop.insert(server, name, "order_total", shop.rows["order_total"][at:])
+    emptied["date_modified"] = noon
+    for order in (shipped, late, edited, emptied):
         server.run(
             name,
             f"update oc_order set order_status_id = {order['order_status_id']}, total = {order['total']}, "
@@ -190,9 +202,11 @@ def change(shop: Shop, server: MariaDB, name: str) -> dict[str, Any]:
 
 
 def path_of(shop: Shop, number: int) -> list[tuple[datetime, int]]:
-    """The statuses of an order, oldest first."""
+    """The statuses of an order, oldest first, from the day of its first one on."""
     history = shop.rows["order_history"]
-    return [(row["date_added"], row["order_status_id"]) for row in history if row["order_id"] == number]
+    rows = [(row["date_added"], row["order_status_id"]) for row in history if row["order_id"] == number]
+    first = min((utc(at).date() for at, status in rows if status), default=date.max)
+    return [(at, status) for at, status in rows if utc(at).date() >= first]
 
 
 def test_rows_in_are_rows_out_and_none_is_quarantined(loaded: dict[str, Any]) -> None:
@@ -221,7 +235,9 @@ def test_orders_are_what_went_through_the_checkout_with_the_status_of_each_day(l
     placed = {str(row["order_id"]): row for row in shop.rows["order"] if path_of(shop, row["order_id"])}
     assert set(found) == set(placed)
     assert len(placed) < len(shop.rows["order"])
-    meaning = {**STATUSES, 17: None, 9: None}
+    edited = {row["order_id"] for row in shop.rows["order_history"] if row["order_status_id"] == 0}
+    assert {number for number in edited if str(number) in placed} < edited
+    meaning = {**STATUSES, 17: None, 9: None, 0: "canceled"}
     for number, order in placed.items():
         path = path_of(shop, order["order_id"])
         for day in {utc(at).date() for at, _ in path}:
@@ -233,6 +249,7 @@ def test_orders_are_what_went_through_the_checkout_with_the_status_of_each_day(l
                 status, utc(order["date_added"]), pseudonym("email", order["email"]), "EUR", order["currency_code"],
                 Decimal(order["currency_value"]), first["approved"], first["shipped"], first["delivered"], False,
             ), (number, day)  # fmt: skip
+        assert min(found[number]) == utc(path[0][0]).date(), number
     # The abandoned checkout that was paid the day after is an order from then on.
     assert min(found[str(loaded["late"]["order_id"])]) == NEXT
 

@@ -10,11 +10,14 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
+from include.dates import start_of
+from include.ingest import bronze
 from include.ingest import land as landing
 from include.ingest.connectors import SourceError, connector
 from include.ingest.connectors import sql as connector_module
 from include.ingest.extract import extract, extracts
 from include.ingest.sources import Source
+from include.ingest.tables import prepare
 from include.settings import settings
 from include.warehouse.engine import connect, owner_dsn
 from tests.integration.mariadb import PASSWORD, MariaDB
@@ -279,6 +282,62 @@ def test_a_wrong_password_is_not_repeated(database: Database, monkeypatch, caplo
     assert right not in heard
 
 
+@pytest.fixture
+def lake(warehouse, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    """``source()`` with three late days, ready to be landed."""
+    monkeypatch.setenv("EMPORIUM_LAKE", str(tmp_path / "lake"))
+    settings.cache_clear()
+    tried = source(YAML.replace("entities:", "late_days: 3\nentities:", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("include.ingest.tables.sources", lambda: [tried])
+        prepare()
+    yield tried
+    settings.cache_clear()
+    with connect() as conn:
+        conn.execute("drop schema if exists raw_tried cascade")
+
+
+def test_a_row_that_came_late_is_landed_once_with_the_next_day(database: Database, lake: Source) -> None:
+    orders = lake.entities["orders"]
+
+    def landed(day: date) -> list[tuple]:
+        rows = bronze.read("tried", "orders", orders, day, day).to_pylist()
+        return sorted((row["order_id"], row["added_at"], row["known_at"], row["_file"][-6:]) for row in rows)
+
+    def take(first: date, last: date) -> None:
+        list(landing.land(lake, first, last))
+
+    after = NEXT + timedelta(days=1)
+    take(DAY, DAY)
+    before = landed(DAY)
+    assert landed(DAY)
+    # Days that were never landed are none of its business, and what is changed in place did not come late.
+    database.run(
+        "insert into oc_orders values (6, 'committed late', 6, '2024-03-31 13:00:00', null, null, 'x');\n"
+        "insert into oc_orders values (7, 'of a day that is not here', 7, '2024-03-29 13:00:00', null, null, 'x');\n"
+        "insert into oc_orders values (8, 'changed', 8, '2024-03-29 13:00:00', '2024-03-31 13:00:00', null, 'x');\n"
+        "update oc_orders set name = 'in place' where order_id = 1"
+    )
+    take(NEXT, NEXT)
+    late = [row for row in landed(NEXT) if row[3] == ", late"]
+    assert late == [
+        ("6", "2024-03-31 11:00:00.000000Z", start_of(NEXT), ", late"),
+        ("8", "2024-03-29 12:00:00.000000Z", start_of(NEXT), ", late"),
+    ]
+    assert landed(DAY) == before
+    then = landed(NEXT)
+    take(after, after)
+    assert not [row for row in landed(after) if row[3] == ", late"]
+    # A rerun gives the same, also when another row came meanwhile that a later day took.
+    database.run("insert into oc_orders values (9, 'later still', 9, '2024-03-31 13:00:00', null, null, 'x')")
+    take(after, after)
+    assert [row[0] for row in landed(after) if row[3] == ", late"] == ["9"]
+    take(NEXT, NEXT)
+    assert landed(NEXT) == then
+    take(after, after)
+    assert [row[0] for row in landed(after) if row[3] == ", late"] == ["9"]
+
+
 def test_a_snapshot_is_not_landed_anew_once_a_later_day_is(
     database: Database, warehouse, tmp_path, monkeypatch
 ) -> None:
@@ -288,13 +347,9 @@ def test_a_snapshot_is_not_landed_anew_once_a_later_day_is(
     try:
         with monkeypatch.context() as patch:
             patch.setattr("include.ingest.tables.sources", lambda: [tried])
-            from include.ingest.tables import prepare
-
             prepare()
 
         def landed() -> dict:
-            from include.ingest import bronze
-
             with connect() as conn:
                 counts = conn.execute(
                     "select partition_on, n_rows, batch from raw_tried._landed where entity = 'languages' order by 1"
@@ -315,6 +370,12 @@ def test_a_snapshot_is_not_landed_anew_once_a_later_day_is(
         assert landed()["rows"] == before["rows"]
         list(landing.land(tried, NEXT, NEXT))
         assert [name for day, name in landed()["rows"] if day == NEXT] == ["Allemand", "English"]
+        # A range that reaches beyond the newest day brings what is there now on the first day after it.
+        before = landed()["rows"]
+        database.run("update languages set name = 'Tedesco' where code = 'de'")
+        list(landing.land(tried, DAY, NEXT + timedelta(days=3)))
+        after = NEXT + timedelta(days=1)
+        assert landed()["rows"] == [*before, (after, "Tedesco"), (after, "English")]
     finally:
         settings.cache_clear()
         with connect() as conn:

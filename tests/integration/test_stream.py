@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrameWriter, SparkSession
 
@@ -275,10 +276,40 @@ def test_a_full_refresh_brings_the_same_bronze_from_the_spool(spark, clicks):
         _stream(spark)
     _stream(spark, is_full_refresh=True)
     assert _bronze() == before
-    (piece, *_) = (settings().home / "streams" / "demo_clicks" / "spool").glob("*/*/*.jsonl")
-    piece.unlink()
-    with pytest.raises(RuntimeError, match=r"lines were taken and .* holds 0"):
+    spool_of_day = settings().home / "streams" / "demo_clicks" / "spool" / "events" / str(DAY)
+    (piece,) = spool_of_day.glob("*.jsonl")
+    lines = piece.read_bytes().splitlines(keepends=True)
+    piece.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(RuntimeError, match=rf"of {DAY} 62 lines were taken, .* holds 61 and bronze 0"):
         _stream(spark, is_full_refresh=True)
+    assert _bronze() == before
+
+
+def test_a_full_refresh_leaves_days_that_maintenance_took_from_the_spool(spark, clicks):
+    _two_days(clicks)
+    _stream(spark)
+    before = _bronze()
+    shutil.rmtree(settings().home / "streams" / "demo_clicks" / "spool" / "events" / str(DAY))
+    assert _stream(spark, is_full_refresh=True).n_rows == 82
+    assert _bronze() == before
+    DeltaTable(bronze.uri("demo_clicks", "events")).delete(f"partition_on = '{DAY}' and _line = 2")
+    with pytest.raises(RuntimeError, match=rf"of {DAY} 62 lines were taken, .* holds 0 and bronze 60"):
+        _stream(spark, is_full_refresh=True)
+
+
+def test_a_folder_that_moves_takes_nothing_again(spark, clicks):
+    _two_days(clicks)
+    _stream(spark)
+    before = _bronze()
+    moved = clicks.with_name("moved")
+    clicks.rename(moved)
+    source = _source()
+    elsewhere = source.model_copy(update={"connection": source.connection | {"folder": str(moved)}})
+    try:
+        (brought,) = job.stream(spark, elsewhere, DAY, NEXT)
+    finally:
+        shutil.rmtree(moved)
+    assert brought.n_rows == 82
     assert _bronze() == before
 
 
@@ -331,7 +362,7 @@ def test_a_name_with_another_content_is_a_file_of_its_own(spark, clicks):
     assert _stream(spark, last=DAY).n_rows == 1, "touched is not changed"
     _arrive(clicks, f"{DAY}.jsonl", _click(2))
     assert _stream(spark, last=DAY).n_rows == 2
-    assert [file for file, *_ in _taken()] == [f"demo/clicks/{DAY}.jsonl", f"demo/clicks/{DAY}.jsonl#2"]
+    assert [file for file, *_ in _taken()] == [f"{DAY}.jsonl", f"{DAY}.jsonl#2"]
 
 
 def test_a_column_that_appears_later_stops_at_the_gate(spark, clicks):

@@ -44,7 +44,7 @@ class Batch:
     file: str | Sequence[str] = ""
     """What a person would look for: a path, a table, a URL without secrets."""
     line: np.ndarray | None = None
-    """Position in ``file``, from 1; default the position in the batch."""
+    """Position in ``file``, from 1; default the position among the rows of the same ``file`` and business day."""
     partition_on: np.ndarray | None = None
     """datetime64[D], the business day; default the day of ``known_at``."""
     known_at: np.ndarray | None = None
@@ -88,6 +88,9 @@ class Connector:
     lands_in_spark: ClassVar[bool] = False
     """Its rows go to bronze by Structured Streaming; ``read`` is not used."""
 
+    looks_back: ClassVar[bool] = False
+    """Its rows lie in the days of their cursors, so that one may come late: ``late_days`` of the YAML."""
+
     def __init__(self, source: Source, data: Path | None = None) -> None:
         self.source = source
         self.data = data
@@ -106,6 +109,8 @@ class Connector:
     def check_source(cls, source: Source) -> None:
         """Refuse a YAML that the connector cannot serve: ``ValueError`` names the setting. No I/O."""
         _validated(cls.Connection, source.connection, "connection")
+        if source.late_days and not cls.looks_back:
+            raise ValueError(f"late_days: a source of type {cls.name} has no rows that come late")
         for name, entity in source.entities.items():
             _validated(cls.Read, entity.read, f"entities.{name}.read")
             cls.check_entity(name, entity, source)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from psycopg import sql
 
 from include.ingest import files, replay
 from include.ingest.connectors.base import Batch, Connector, Found, SourceError
@@ -68,6 +69,8 @@ class Dump(Connector):
                 numbers = replay.numbered(views[name], views[name].column_names, read.numbered_within)
                 table = table.append_column(entity.source_columns[entity.key[-1]], pa.array(numbers, pa.string()))
             if read.known.by == "order_lifecycle":
+                for event in replay.EVENTS:
+                    table = table.set_column(table.column_names.index(event), event, views[name].column(event))
                 taken, known_at, rows = replay.order_versions(table, known[name], first, last)
             else:
                 taken, known_at, rows = replay.take_known(table, known[name], first, last)
@@ -121,14 +124,19 @@ class Dump(Connector):
 
 
 def catalogue_day(source: Source, name: str, opened: np.datetime64, first: date) -> date:
-    """The day on which catalogue data are known: the first that was loaded, else the first that now is.
+    """The day on which catalogue data are known: the first that was landed with rows, else the first that now is.
 
-    A load that begins after the dump does (``--from``) has to bring the catalogue too; once loaded it keeps its day,
+    A load that begins after the dump does (``--from``) has to bring the catalogue too; once landed it keeps its day,
     so that a rerun of any day decides the same.
     """
+    table = sql.Identifier(source.raw_schema, "_landed")
     with connect("loader") as conn:
-        loaded = conn.execute(
-            "select min(partition_on) from ops.load_audit where source = %s and entity = %s and n_in > 0",
-            (source.source, name),
-        ).fetchone()
-    return loaded[0] if loaded and loaded[0] else max(first, opened.astype("datetime64[D]").item())
+        is_prepared = conn.execute("select to_regclass(%s) is not null", (table.as_string(conn),)).fetchone() == (True,)
+        landed = (
+            conn.execute(
+                sql.SQL("select min(partition_on) from {} where entity = %s and n_rows > 0").format(table), (name,)
+            ).fetchone()
+            if is_prepared
+            else None
+        )
+    return landed[0] if landed and landed[0] else max(first, opened.astype("datetime64[D]").item())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from fnmatch import translate
 from glob import iglob
@@ -15,7 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator
 
-from include.dates import days
+from include.dates import cut, days
 from include.ingest import files
 from include.ingest.connectors.base import Batch, Connector, Found, SourceError
 from include.ingest.sources import Entity, Source
@@ -23,6 +25,10 @@ from include.settings import settings
 
 DAY = "{day}"
 DIGITS = {"%Y": 4, "%m": 2, "%d": 2}
+CHUNK_BYTES = 256 << 20
+"""Bytes of the files of all entities that are landed at a time; a single day is never split."""
+PACKED = 8
+"""How many bytes a byte of a compressed file counts for, about."""
 LISTED = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 Format = Literal["csv", "jsonl", "parquet"]
@@ -76,6 +82,29 @@ class Files(Connector):
         # No last day: what is not delivered tomorrow must be missed, not skipped.
         return min(self._days(), default=None), None
 
+    def chunks(self, first: date, last: date) -> Iterator[tuple[date, date]]:
+        sizes = dict.fromkeys(days(first, last), 0)
+        there: dict[Path, list[tuple[str, int]]] = {}
+        for day in sizes if first < last else ():
+            folder, spelled = self._folder(day), self._spelled(day)
+            if folder not in there:
+                there = {folder: self._listed(folder)}
+            is_daily = DAY in self._template
+            sizes[day] = sum(n for name, n in there[folder] if is_daily or spelled in name)
+        yield from cut(sizes, CHUNK_BYTES)
+
+    @staticmethod
+    def _listed(folder: Path) -> list[tuple[str, int]]:
+        """(name, bytes) of the files in a folder, if there is one."""
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as found:
+            return [
+                (one.name, one.stat().st_size * (PACKED if Path(one.name).suffix in files.COMPRESSED else 1))
+                for one in found
+                if one.is_file()
+            ]
+
     def read(self, first: date, last: date) -> Iterator[Batch]:
         for day in days(first, last):
             found = {name: self._files(name, day) for name in self.source.entities}
@@ -104,7 +133,7 @@ class Files(Connector):
         for name in self.source.entities:
             for day in sorted(self._days(), reverse=True):
                 if paths := self._matching(name, day):
-                    read, dialect = self.reads[name], self.connection.dialect
+                    read, dialect = self.reads[name], self._dialect
                     found[name] = files.sample(paths[0], self._format(name), self.source.entities[name], read, dialect)
                     break
         return found
@@ -148,9 +177,13 @@ class Files(Connector):
         return self.reads[name].file or name
 
     def _read(self, name: str, path: Path) -> files.Rows:
-        return files.read_file(
-            path, self._format(name), self.source.entities[name], self.reads[name], self.connection.dialect
-        )
+        return files.read_file(path, self._format(name), self.source.entities[name], self.reads[name], self._dialect)
+
+    @property
+    def _dialect(self) -> files.Dialect:
+        """Where a manifest has their checksums, files end where they should."""
+        found = self.connection.dialect
+        return replace(found, open_end=True) if self.connection.manifest else found
 
     def _label(self, path: Path) -> str:
         home = settings().home

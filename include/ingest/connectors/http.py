@@ -12,8 +12,9 @@ import os
 import random
 import time
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
+import pyarrow as pa
 import requests
 from pydantic import Field, model_validator
 from requests import PreparedRequest, Response
@@ -32,6 +33,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry as RetryAfter
 
 from include.ingest.connectors.base import Options, SourceError
+from include.ingest.pseudonym import mask_emails
 from include.secrets import given
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="The name of a secret, not the secret.")]
@@ -249,7 +251,9 @@ class HttpSession(requests.Session):
             hint = f"check the secret {named.secret}" if named else "it wants `auth` in the YAML"
             raise SourceError(f"{self.who}: {where} answers {status}: {hint}.")
         if status >= 300:
-            said = " ".join(self.redacted(response.text).split())[:N_BODY]
+            # Of persons an answer may speak too.
+            said = mask_emails(pa.array([self.redacted(response.text)]))[0].as_py()
+            said = " ".join(said.split())[:N_BODY]
             raise Refused(f"{self.who}: {where} answers {status}: {said or 'nothing more'}")
 
     def _wait(self, state: RetryCallState) -> float:
@@ -288,9 +292,10 @@ class HttpSession(requests.Session):
             prepared_request.headers.pop(self.connection.auth.name, None)
 
     def redacted(self, text: str) -> str:
-        """``text`` without any secret of ours."""
-        secrets = [*self.secrets, getattr(self.oauth, "access_token", None)]
-        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        """``text`` without any secret of ours, plain or as a URL or a form spells it."""
+        secrets = filter(None, [*self.secrets, getattr(self.oauth, "access_token", None)])
+        forms = {form for one in secrets for form in (one, quote(one), quote(one, ""), quote_plus(one))}
+        for secret in sorted(forms, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 

@@ -89,6 +89,7 @@ class Rest(Connector):
     """Reads the entities of an API, each from one path, child lists from their parents' records."""
 
     name = "rest"
+    looks_back = True
 
     class Connection(HttpConnection):
         first_day: date | None = Field(None, description="The first business day that the API has rows of.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from pydantic import Field, model_validator
 
-from include.dates import days, end_of, start_of
+from include.dates import cut, days, end_of, start_of
 from include.ingest.connectors.base import Batch, Connector, Found, Options, SourceError
 from include.ingest.pseudonym import mask_emails
 from include.ingest.sources import Entity, Source
@@ -65,6 +65,7 @@ class Sql(Connector):
     """
 
     name = "sql"
+    looks_back = True
 
     class Connection(Options):
         dsn_secret: str | None = Field(None, description="Secret that holds the SQLAlchemy URL.")
@@ -142,7 +143,7 @@ class Sql(Connector):
         if first < last:
             for name in self.source.entities:
                 self._count(name, counts)
-        yield from cut(counts)
+        yield from cut(counts, CHUNK_ROWS)
 
     def _count(self, name: str, counts: dict[date, int]) -> None:
         """Add an entity's rows per day; by the source's own clock, which is near enough to share out the work."""
@@ -168,9 +169,9 @@ class Sql(Connector):
                 continue
             columns = self._wanted(name, entity, shape)
             if self.is_snapshot(name):
-                rows = self._rows(name, self._select(name, shape, columns, None))
                 if first != (self._first or first):
                     continue
+                rows = self._rows(name, self._select(name, shape, columns, None))
                 # What it says now, no matter since when. Of a history it is the catalogue: known from the first day on.
                 moment = np.datetime64(end_of(first).replace(tzinfo=None), "us") - np.timedelta64(1, "us")
                 known_at = np.full(rows.num_rows, moment)
@@ -437,18 +438,6 @@ class Sql(Connector):
         for secret in {self._password, quote(self._password, safe="")} - {""}:
             text = text.replace(secret, "***")
         return text.splitlines()[0] if text else type(error).__name__
-
-
-def cut(counts: Mapping[date, int]) -> Iterator[tuple[date, date]]:
-    """Ranges of consecutive days that hold at most ``CHUNK_ROWS`` rows; a day with more has one with empty days."""
-    begin = end = next(iter(counts))
-    total = 0
-    for day, n in counts.items():
-        if n and total and total + n > CHUNK_ROWS:
-            yield begin, end
-            begin, total = day, 0
-        end, total = day, total + n
-    yield begin, end
 
 
 def _begin_mysql(connection: Any, _record: Any) -> None:

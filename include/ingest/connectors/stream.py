@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 import psycopg
@@ -36,8 +38,11 @@ from include.warehouse.copy import copy_table
 
 PIECE_BYTES = 64 * 2**20
 CHUNK_BYTES = 4 * 2**20
+PACKED = (".gz", ".zst")
 PACKED_BYTES = 2**16
 """Of compressed data at a time: a thousand times as much may come out of it."""
+LINE_BYTES = 16 * 2**20
+"""The longest line that is taken: Spark holds a line as text, as JSON and as columns at once."""
 UNFINISHED = (".tmp", ".part")
 N_NAMED = 5
 
@@ -145,26 +150,36 @@ class Stream(Connector):
                 day = parse_day(match.group(1) if pattern.groups else match.group())
             except ValueError as error:
                 raise SourceError(f"{self.source.source}: the path of {below}: {error}") from error
-            # What would not be a name in a piece, or no text at all.
-            label = re.sub(r"[\t\r\n#\ud800-\udfff]", "_", f"{self.connection.folder}/{below}")
-            found.append(Arrival(entity, day, label, path))
-        return sorted(found, key=lambda one: (one.entity, one.day, one.label))
+            found.append(Arrival(entity, day, _escaped(below), self.label(_escaped(below)), path))
+        return sorted(found, key=lambda one: (one.entity, one.day, one.file))
+
+    def label(self, file: str) -> str:
+        """The name that the rows of a file in the ledger carry: with the folder, for people."""
+        return f"{_escaped(self.connection.folder)}/{file}"
 
     def _entity(self, below: str) -> str | None:
         return next((name for name, read in self.reads.items() if fnmatch.fnmatchcase(below, read.files)), None)
 
-    def entity_of(self, label: str) -> str | None:
-        """The entity of a file that was taken, by the name that its rows carry."""
-        return self._entity(label.partition("#")[0][len(self.connection.folder) + 1 :])
+    def entity_of(self, file: str) -> str | None:
+        """The entity of a file that was taken, by its name in the ledger."""
+        return self._entity(os.fsdecode(unquote_to_bytes(file.partition("#")[0])))
+
+
+def _escaped(path: str) -> str:
+    """What would not be a name in a piece, or no text at all, as in a URL: two paths are never one name."""
+    return re.sub(r"[%#\t\r\n\udc80-\udcff]", lambda found: quote(os.fsencode(found.group())), path)
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file that has arrived: the entity it holds, the day in its path, the name that its rows carry."""
+    """A file that has arrived: the entity it holds, and the day in its path."""
 
     entity: str
     day: date
+    file: str
+    """Its name in the ledger: the path below the folder, which may move."""
     label: str
+    """The name that its rows carry."""
     path: str
 
 
@@ -220,10 +235,10 @@ def spool(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> 
     problems = []
     writer = _Writer(beside)
     try:
-        for arrival in sorted(announced, key=lambda one: (one.entity, max(one.day, earliest), one.label)):
+        for arrival in sorted(announced, key=lambda one: (one.entity, max(one.day, earliest), one.file)):
             partition_on = max(arrival.day, earliest)
-            label = _label(arrival, seen)
-            writer.begin(arrival.entity, partition_on, label)
+            file = _numbered(arrival, seen)
+            writer.begin(arrival.entity, partition_on, stream.label(file))
             try:
                 sha256, n_bytes, n_lines = _copy(arrival.path, writer)
                 checksums.check(arrival, sha256)
@@ -236,7 +251,7 @@ def spool(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> 
             writer.end(sha256)
             entries.append(
                 {
-                    "source": source, "file": label, "sha256": sha256, "n_bytes": n_bytes, "n_lines": n_lines,
+                    "source": source, "file": file, "sha256": sha256, "n_bytes": n_bytes, "n_lines": n_lines,
                     "partition_on": partition_on, "take": take,
                 }
             )  # fmt: skip
@@ -262,11 +277,11 @@ def spool(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> 
 def expected(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> dict[tuple[str, date], int]:
     """(entity, business day) -> lines that the ledger says were taken."""
     found: dict[tuple[str, date], int] = defaultdict(int)
-    for label, day, n_lines in conn.execute(
+    for file, day, n_lines in conn.execute(
         "select file, partition_on, n_lines from ops.stream_file where source = %s and partition_on between %s and %s",
         (stream.source.source, first, last),
     ):
-        found[stream.entity_of(label) or "", day] += n_lines
+        found[stream.entity_of(file) or "", day] += n_lines
     return dict(found)
 
 
@@ -334,20 +349,21 @@ def _seen(conn: psycopg.Connection, source: str) -> Seen:
 
 def _is_unseen(arrival: Arrival, seen: Seen) -> bool:
     """Whether the file, or its present content, was never taken; one that was touched since is read to find out."""
-    taken = seen.get(arrival.label)
+    taken = seen.get(arrival.file)
     if not taken:
         return True
     status = os.stat(arrival.path)
-    changed_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    # A copy may keep an old time of modification; when it came here it cannot choose.
+    changed_at = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
     if any(n_bytes == status.st_size and changed_at <= at for n_bytes, at in taken.values()):
         return False
     with open(arrival.path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest() not in taken
 
 
-def _label(arrival: Arrival, seen: Seen) -> str:
-    again = len(seen.get(arrival.label, ()))
-    return f"{arrival.label}#{again + 1}" if again else arrival.label
+def _numbered(arrival: Arrival, seen: Seen) -> str:
+    again = len(seen.get(arrival.file, ()))
+    return f"{arrival.file}#{again + 1}" if again else arrival.file
 
 
 class _Manifests:
@@ -450,7 +466,10 @@ class _Writer:
 
 
 def _copy(path: str, writer: _Writer) -> tuple[str, int, int]:
-    """Write a file's lines that are not blank; its checksum and bytes as delivered, and the lines written."""
+    """Write a file's lines that are not blank; its checksum and bytes as delivered, and the lines written.
+
+    ``SourceError`` where a line is too long, or a plain file stops within a line.
+    """
     sha256 = hashlib.sha256()
     n_bytes = n_lines = 0
 
@@ -462,31 +481,53 @@ def _copy(path: str, writer: _Writer) -> tuple[str, int, int]:
                 n_bytes += len(chunk)
                 yield chunk
 
-    for first, lines in _lines(_plain(path, delivered)):
+    first, lines = 1, [b""]
+    for first, lines in _lines(_plain(path, delivered), writer.label):
+        if first == 1:
+            lines[0] = lines[0].removeprefix(files.BOM)
         numbered = [(number, line) for number, line in enumerate(lines, first) if line and not line.isspace()]
         writer.write(numbered)
         n_lines += len(numbered)
+    # What is packed says itself where it ends.
+    if not path.endswith(PACKED) and not _is_whole(lines[-1]):
+        raise SourceError(
+            f"{writer.label} is cut off (file_is_complete): line {first}, its last, has no end and is no JSON object"
+        )
     return sha256.hexdigest(), n_bytes, n_lines
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """(number of the first line, lines without their ends), as many at a time as a chunk has."""
-    number, rest = 1, [b""]
+def _is_whole(last: bytes) -> bool:
+    """Whether a line without an end is one: blank, or an object, which says itself where it ends."""
+    try:
+        return not last.strip() or isinstance(json.loads(last), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _lines(chunks: Iterable[bytes], label: str) -> Iterator[tuple[int, list[bytes]]]:
+    """(number of the first line, lines without their ends), as many at a time as a chunk has; last, what has no end."""
+    number, rest, n_rest = 1, [b""], 0
     for chunk in chunks:
         end = chunk.rfind(b"\n")
-        if end < 0:
-            rest.append(chunk)
-            continue
-        lines = (b"".join(rest) + chunk[:end]).split(b"\n")
-        rest = [chunk[end + 1 :]]
-        yield number, lines
-        number += len(lines)
+        lines = []
+        if end >= 0:
+            lines = (b"".join(rest) + chunk[:end]).split(b"\n")
+            rest, n_rest = [], 0
+        rest.append(chunk[end + 1 :])
+        n_rest += len(rest[-1])
+        sizes = [*map(len, lines), n_rest]
+        if max(sizes) > LINE_BYTES:
+            at = number + next(at for at, size in enumerate(sizes) if size > LINE_BYTES)
+            raise SourceError(f"{label}: line {at} is longer than {LINE_BYTES / 2**20:g} MB, or the file has no lines")
+        if lines:
+            yield number, lines
+            number += len(lines)
     yield number, [b"".join(rest)]
 
 
 def _plain(path: str, delivered: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
     """A file's content. ``EOFError`` and the library's own error where it is cut off or damaged."""
-    if path.endswith((".gz", ".zst")):
+    if path.endswith(PACKED):
         start: Callable[[], Any] = (
             (lambda: zlib.decompressobj(zlib.MAX_WBITS + 16))
             if path.endswith(".gz")

@@ -137,6 +137,15 @@ def test_a_threshold_of_its_own_goes_before_the_setting():
         )
 
 
+def test_a_nul_in_a_text_sets_its_row_aside_in_a_column_that_evolved_too():
+    rows = _bronze(("1", "1", None, "a\0"), ("2", "1", None, "a"), ("3\0", "1"), ("4", "1"))
+    rows = rows.append_column("note", pa.array([None, None, None, "x\0"]))
+    judged = _judge(rows)
+    assert judged.bad["id"].to_pylist() == ["1", "3\0", "4"]
+    assert [broken[0] for broken in judged.broken_rules] == ["kind_is_text", "id_is_text", "note_is_text"]
+    assert not [one for one in _judge(_bronze(("1", "1"))).checks if one.rule.endswith("_is_text")]
+
+
 def test_a_rule_with_a_condition_sees_every_column():
     rule = ENTITY.rules[0].model_copy(
         update={

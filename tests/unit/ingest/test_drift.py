@@ -68,9 +68,22 @@ def test_bronze_keeps_the_values_from_the_day_on_which_the_column_was_first_seen
     assert drift.widened(entity("freeze"), rows, extra, known, AFTER).column_names == rows.column_names
 
 
+def test_of_a_column_that_is_set_aside_bronze_keeps_which_rows_had_a_value_and_no_value():
+    shape = entity("quarantine")
+    rows = pa.Table.from_pylist(
+        [{"id": str(n), "partition_on": day} for n, day in enumerate((BEFORE, DAY, AFTER))],
+        schema=bronze.schema(shape),
+    )
+    extra = pa.table({"Gift Note": ["for Ann", "for Bob", None]})
+    wide = drift.widened(shape, rows, extra, {"Gift Note": Seen(DAY, "quarantine")}, AFTER)
+    assert wide["has_gift_note"].to_pylist() == [None, "yes", None]
+    assert "for " not in str(wide.to_pylist())
+    assert drift.held(Drift(evolves=("A B",), quarantines=("Gift Note",))) == ["a_b", "has_gift_note"]
+
+
 def test_only_rows_with_a_value_in_the_unknown_column_break_its_rule():
     rows = pa.table(
-        {"partition_on": pa.array([BEFORE, DAY, DAY], pa.date32()), "gift_note": pa.array(["a", None, "c"])}
+        {"partition_on": pa.array([BEFORE, DAY, DAY], pa.date32()), "has_gift_note": pa.array(["yes", None, "yes"])}
     )
     drifts = {DAY: Drift(quarantines=("Gift Note",))}
     assert {rule: at.tolist() for rule, at in drift.unknown_rows(rows, drifts).items()} == {"gift_note_is_unknown": [2]}

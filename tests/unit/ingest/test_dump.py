@@ -6,6 +6,7 @@ import pytest
 
 from include.ingest.connectors import SourceError, connector
 from include.ingest.extract import extract, span
+from include.ingest.replay import EVENTS
 from include.ingest.sources import Source
 from include.settings import settings
 
@@ -94,3 +95,25 @@ def test_a_dump_that_is_missing_or_cut_off_is_refused(tmp_path):
         list(extract(_source(), date(2025, 3, 2), date(2025, 3, 2), tmp_path))
     with pytest.raises(SourceError, match="--data FOLDER or EMPORIUM_DATA"):
         span(_source())
+
+
+def test_the_life_of_an_order_is_told_by_the_clock_of_the_dump(tmp_path):
+    (tmp_path / "orders.csv").write_text(
+        "order_id;order_status;order_purchase_timestamp;order_approved_at;order_delivered_carrier_date;"
+        "order_delivered_customer_date\n1;delivered;2025-03-02 00:30:00;2025-03-02 00:40:00;2025-03-03;\n"
+    )
+    times = {"type": "timestamptz"}
+    columns = {"order_id": {"required": True}, "order_status": {}} | dict.fromkeys(EVENTS, times)
+    source = _source(
+        "Europe/Berlin",
+        read={"file": "orders", "known": {"by": "order_lifecycle"}},
+        key=["order_id"],
+        columns=columns,
+    )
+    assert span(source, tmp_path) == (date(2025, 3, 1), date(2025, 3, 2))
+    (found,) = extract(source, date(2025, 3, 1), date(2025, 3, 4), tmp_path)
+    names = ["partition_on", "order_status", "order_delivered_carrier_date"]
+    assert [tuple(row.values()) for row in found.rows.select(names).to_pylist()] == [
+        (date(2025, 3, 1), "approved", None),
+        (date(2025, 3, 2), "shipped", "2025-03-02 23:00:00.000000Z"),
+    ]

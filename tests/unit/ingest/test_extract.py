@@ -1,12 +1,13 @@
 """Adapters of files: partitions, known times, missing files."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pytest
 
-from include.ingest.connectors import SourceError
-from include.ingest.extract import extract, span
-from include.ingest.sources import load_source
+from include.ingest.connectors import Batch, Connector, SourceError
+from include.ingest.extract import extract, extracts, span
+from include.ingest.sources import Source, load_source
 from include.settings import settings
 
 DAY = date(2025, 3, 2)
@@ -109,3 +110,36 @@ def test_a_dump_without_a_folder_says_how_to_name_one(home, monkeypatch):
     settings.cache_clear()
     with pytest.raises(SourceError, match="--data FOLDER or EMPORIUM_DATA"):
         list(extract(load_source("olist"), DAY, DAY))
+
+
+class Listed(Connector):
+    """Two batches whose rows say no line; the first begins with a row of the day before."""
+
+    name = "files"
+
+    def read(self, first, last):
+        for begin, text in ((first - timedelta(days=1), "{one"), (first, "{two a@b.org")):
+            yield Batch(
+                "things",
+                [{"id": "a"}, {"id": "b"}, {}],
+                file="f",
+                partition_on=np.array([begin, first, first], "datetime64[D]"),
+                errors=[None, None, "no JSON"],
+                broken={2: text},
+            )
+
+
+def test_a_line_that_is_no_row_has_the_number_that_bronze_gives_it(home):
+    things = {"key": ["id"], "columns": {"id": {"required": True}}}
+    source = {"source": "s", "type": "stream", "marketplace": "s", "currency": "EUR", "connection": {"folder": "s"}}
+    reader = Listed.__new__(Listed)
+    reader.source = Source.model_validate({**source, "entities": {"things": things}})
+    (found,) = extracts(reader, DAY, DAY)
+    rows = found.rows.select(["id", "_line", "_error"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("b", 1, None), (None, 2, "no JSON"), ("a", 3, None), ("b", 4, None), (None, 5, "no JSON"),
+    ]  # fmt: skip
+    assert [(one.partition_on, one.line, one.text) for one in found.broken] == [
+        (DAY, 2, "{one"),
+        (DAY, 5, "{two ***@***"),
+    ]

@@ -174,7 +174,9 @@ def test_another_encoding_is_read_and_what_it_cannot_say_is_set_aside(tmp_path):
 
 
 def test_a_header_without_the_wanted_columns_is_one_sentence(tmp_path):
-    with pytest.raises(SourceError, match=r"x\.csv lacks the column Id, Name; its header is: Nr, Nom"):
+    with pytest.raises(
+        SourceError, match=r"x\.csv lacks the columns Id, Name; it has 2 columns\. Is the header missing"
+    ):
         _csv(tmp_path, "Nr,Nom\n1,a\n")
     with pytest.raises(SourceError, match="no header"):
         _csv(tmp_path, "")
@@ -320,11 +322,34 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("end", ["2", '2,"b', "2,b,c", '"2'])
 def test_a_csv_file_whose_last_line_has_no_end_and_is_no_row_is_refused(tmp_path, end):
-    with pytest.raises(SourceError, match=r"x\.csv is cut off .*line 3 has no end and is no row"):
+    with pytest.raises(SourceError, match=r"x\.csv is cut off .*has no (line )?end"):
         _csv(tmp_path, f"Id,Name\n1,a\n{end}")
-    # The same line with an end is one broken row; a row without an end is a row.
+    with pytest.raises(SourceError, match=r"x\.csv is cut off .*line 3 has no end and is no row"):
+        _csv(tmp_path, f"Id,Name\n1,a\n{end}", dialect=Dialect(open_end=True))
+    # The same line with an end is one broken row.
     assert list(_csv(tmp_path, f"Id,Name\n1,a\n{end}\n").broken) == [1]
-    assert _columns(_csv(tmp_path, "Id,Name\n1,a\n2,b"))["Id"] == ["1", "2"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_csv_file_that_is_cut_off_in_its_last_value_is_refused_unless_the_source_writes_so(tmp_path, encoding):
+    cut = "Id,Name\n1,12.25\n2,13.5".encode(encoding)
+    with pytest.raises(SourceError, match=r"x\.csv is cut off .*\(file_is_complete\): its last line has no line end"):
+        _csv(tmp_path, cut, dialect=Dialect(encoding=encoding))
+    assert _columns(_csv(tmp_path, cut, dialect=Dialect(encoding=encoding, open_end=True)))["Name"] == ["12.25", "13.5"]
+    # A format that says where it ends needs no line end, and a header alone has no other line to compare it with.
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(cut))
+    assert len(read_csv(tmp_path / "x.csv.gz", WANTED, Dialect(encoding=encoding)).table) == 2
+    assert len(_csv(tmp_path, "Id,Name").table) == 0
+
+
+def test_a_row_in_the_place_of_the_header_is_not_repeated(tmp_path):
+    with pytest.raises(SourceError, match=r"lacks the columns Id, Name; it has 3 columns") as error:
+        _csv(tmp_path, "17,Ann,ann@example.org\n")
+    assert not any(one in str(error.value) for one in ("17", "Ann", "ann@"))
+    assert "it has Id, total." in files.lacks(["No"], ["Id", "total"], ["Id", "No"])
+    assert "it has 2 columns" in files.lacks(["No"], ["Id", "ann@example.org"], ["Id", "No"])
+    with pytest.raises(SourceError, match=r"the column number 2 more than once"):
+        _csv(tmp_path, "17,Ann,Ann\n", Wanted(["Id"], ()))
 
 
 def test_a_jsonl_file_whose_last_line_has_no_end_and_is_no_row_is_refused(tmp_path):

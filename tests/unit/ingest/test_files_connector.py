@@ -278,3 +278,23 @@ def test_discover_shows_the_columns_of_the_newest_day(home):
         "updated_at": "timestamptz",
         "gift": "text",
     }
+
+
+def test_a_file_whose_checksum_is_right_may_end_without_a_line_end(home):
+    path = _put(home, "2025-03-02/orders.csv", "1,2,2025-03-02 10:00:00")
+    path.write_bytes(path.read_bytes().rstrip())
+    with pytest.raises(SourceError, match="file_is_complete"):
+        _ids(_source())
+    assert _ids(_source({"open_end": True})) == ["1"]
+    (path.parent / "SHA256SUMS").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  orders.csv\n")
+    assert _ids(_source({"manifest": "SHA256SUMS"})) == ["1"]
+
+
+@pytest.mark.parametrize("file", ["{}/orders.csv", "orders-{}.csv"])
+def test_a_long_history_is_read_in_ranges_of_days_that_fit_in_memory(home, monkeypatch, file):
+    for day, n in ((1, 3), (2, 3), (3, 30), (5, 3)):
+        _put(home, file.format(f"2025-03-0{day}"), *["1,2,2025-03-02 10:00:00"] * n)
+    monkeypatch.setattr("include.ingest.connectors.files.CHUNK_BYTES", 250)
+    with connector(_source(read={"file": file.removesuffix(".csv").split("/")[-1].format("{day}")})) as reader:
+        found = [(first.day, last.day) for first, last in reader.chunks(date(2025, 3, 1), date(2025, 3, 6))]
+    assert found == [(1, 2), (3, 4), (5, 6)]

@@ -54,6 +54,10 @@ def test_a_good_yaml_is_read(tmp_path):
         ("{required: true}", "{}", "key column order_id"),
         ('"numeric(18,4)"', "money", "entities.orders.columns.total.type"),
         ("min: 0", "minimum: 0", "entities.orders.columns.total.minimum"),
+        ("      total:", "      known_at:", "entities.orders.columns: known_at is what ingest adds to every row"),
+        ("      total:", "      partition_on:", "partition_on is what ingest adds"),
+        ("      total:", "      partition_month:", "partition_month is what ingest adds"),
+        ("      total:", "      _total:", "entities.orders.columns._total"),
         ("source: corner_shop", "source: [", "is not YAML"),
     ],
 )

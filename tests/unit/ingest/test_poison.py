@@ -54,3 +54,9 @@ def test_a_date_is_read_as_it_is_or_refused(year, month, day, rest):
 @pytest.mark.parametrize("text", ["0000-00-00 00:00:00", "0000-01-01", "9999-12-31 23:59:59", "2262-04-12"])
 def test_a_cursor_out_of_range_is_no_time_rather_than_a_wrong_one(text):
     assert np.isnat(times(pa.array([text])))[0]
+
+
+def test_a_nul_is_no_text():
+    typed, parses = parse(pa.array(["a\0", "a", None]), "text")
+    assert parses.tolist() == [False, True, True]
+    assert typed.isna().tolist() == [True, False, True]

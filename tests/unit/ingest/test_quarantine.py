@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.ingest import bronze
+from include.ingest.pseudonym import pseudonym
 from include.ingest.quarantine import (
     ORIGINAL,
     Overlay,
+    _value,
     broken_columns,
     commands,
     digest,
@@ -18,7 +20,7 @@ from include.ingest.quarantine import (
     payload_of,
     with_mended,
 )
-from include.ingest.sources import Entity, load_source
+from include.ingest.sources import Entity, Source, load_source
 
 DAY = date(2025, 3, 2)
 NEXT = DAY + timedelta(days=1)
@@ -138,3 +140,32 @@ def test_days_are_judged_and_loaded_again_neighbours_together():
     ]
     clicks = [line[0] for line in commands(load_source("demo_clicks"), [DAY])]
     assert clicks == ["expectations.raw", "spark_jobs.sessions"]
+
+
+def test_a_mended_value_is_cleaned_as_extraction_does_and_one_left_alone_is_not(monkeypatch):
+    monkeypatch.setenv("EMPORIUM_SECRET_PSEUDONYM_KEY", "a key for tests")
+    shop = Source.model_validate(
+        {
+            "source": "shop", "type": "files", "marketplace": "shop", "currency": "EUR", "time_zone": "Europe/Berlin",
+            "connection": {"folder": "shop"},
+            "entities": {"orders": {"read": {"file": "orders"}, "key": ["id"], "columns": {
+                "id": {"required": True, "upper": True}, "at": {"type": "timestamptz"},
+                "name": {"unescape": "html"}, "person": {"pseudonym": "email"},
+            }}},
+        }
+    )  # fmt: skip
+    known = pseudonym("email", "ann@example.org")
+    was = {"id": "a1", "at": "2025-07-01 10:00", "name": "a &amp; b", "person": known, "more": "x"}
+
+    def value(name, mended):
+        return _value(shop, shop.entities["orders"], name, mended, was)
+
+    assert {name: value(name, held) for name, held in was.items()} == was
+    assert value("id", "b2") == "B2"
+    assert value("at", "2025-07-01 12:00") == "2025-07-01 10:00:00.000000Z"
+    assert value("name", "c &amp; d@example.org") == "c & ***@***"
+    assert value("person", "Ann@example.org ") == known
+    assert value("person", " ") is None
+    assert value("more", "d@example.org") == "***@***"
+    with pytest.raises(ValueError, match="name holds a NUL"):
+        _value(shop, shop.entities["orders"], "name", "a\0", {"name": "a\0"})

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from datetime import date, timedelta
 
 import pytest
+import requests
 import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from include.ingest.connectors import SourceError, connector
-from include.ingest.connectors.http import Unreachable
+from include.ingest.connectors.http import HttpConnection, HttpSession, Refused, Unreachable
 from include.ingest.extract import extract
 from include.ingest.sources import FOLDER, Source
 from include.settings import settings
@@ -415,6 +416,19 @@ def test_no_error_and_no_log_holds_a_secret(how, trouble, caplog):
     for secret in (TOKEN, CLIENT_SECRET):
         assert not [text for text in seen if secret in text]
     assert error.value.__cause__ is None
+
+
+def test_a_secret_is_hidden_however_it_is_spelled_and_a_refusal_names_nobody():
+    secret = "a+b/c=d e"
+    forms = [secret, "a%2Bb/c%3Dd%20e", "a%2Bb%2Fc%3Dd%20e", "a%2Bb%2Fc%3Dd+e"]
+    with HttpSession("shop", HttpConnection(base_url="http://shop.test")) as session:
+        session.secrets.append(secret)
+        assert session.redacted(f"key={'&key='.join(forms)}") == "key=***&key=***&key=***&key=***"
+        answer = requests.Response()
+        answer.status_code, answer._content = 422, f"no {forms[3]} for ann@example.org ".encode() * 20
+        with pytest.raises(Refused, match=r"answers 422: no \*\*\* for \*\*\*@\*\*\* no") as error:
+            session._check_status(answer, "http://shop.test/v1")
+    assert "example" not in str(error.value)
 
 
 @pytest.mark.parametrize("how", ["bearer", "header", "basic", "oauth2"])

@@ -2,8 +2,12 @@
 
 import gzip
 import hashlib
+import os
+import re
+import time
+import tracemalloc
 import zlib
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.ingest.connectors import SourceError, stream
-from include.ingest.connectors.stream import Arrival, Stream, _copy, _Manifests, _Writer
+from include.ingest.connectors.stream import Arrival, Stream, _copy, _is_unseen, _Manifests, _Writer
 from include.ingest.sources import Source
 from include.settings import settings
 
@@ -48,13 +52,19 @@ def _pieces(files: dict[str, bytes], folder: Path) -> tuple[list[bytes], list[st
     return lines, [piece.batch for piece in writer.pieces]
 
 
+LINE = st.sampled_from([b"", b" ", b"\r", b"{}", b'{"b": "' + b"b" * 30 + b'"}', b"\t\0\xff"])
+
+
 @given(
-    st.lists(st.lists(st.sampled_from([b"", b" ", b"\r", b"a", b"b" * 30, b"\t\0\xff"]), max_size=12), max_size=5),
+    st.lists(st.lists(LINE, max_size=12), max_size=5),
     st.integers(1, 40), st.integers(1, 40), st.booleans(),
 )  # fmt: skip
 def test_every_line_is_in_one_piece_under_its_file_and_number(tmp_path_factory, files, chunk, piece, ends):
     folder = tmp_path_factory.mktemp("spool")
-    contents = {f"f{at}": b"\n".join(lines) + (b"\n" if ends else b"") for at, lines in enumerate(files)}
+    contents = {
+        f"f{at}": b"\n".join(lines) + (b"\n" if ends or lines[-1:] == [b"\t\0\xff"] else b"")
+        for at, lines in enumerate(files)
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "CHUNK_BYTES", chunk)
         patch.setattr(stream, "PIECE_BYTES", piece)
@@ -113,11 +123,86 @@ def test_whole_files_are_found_with_their_day_and_entity(tmp_path):
         ("views", date(2025, 3, 1), f"{tmp_path}/views-2025-03-01.jsonl.gz"),
     ]
     assert reader.span() == (date(2025, 3, 1), None)
-    assert reader.entity_of(f"{tmp_path}/views-2025-03-01.jsonl.gz#2") == "views"
+    assert reader.entity_of("views-2025-03-01.jsonl.gz#2") == "views"
     (tmp_path / "readme.txt").touch()
     with pytest.raises(SourceError, match=r"the path of readme.txt says no day"):
         reader.arrivals()
     assert len(_stream(tmp_path, day=r"x/(2025-03-02)|$^").connection.day) > 0
+
+
+def test_names_that_differ_stay_different_and_are_read_back(tmp_path):
+    names = ["a#2025-03-02", "a_2025-03-02", "a%232025-03-02", "a\t2025-03-02", os.fsdecode(b"views\xff#2025-03-02")]
+    for name in names:
+        (tmp_path / name).touch()
+    reader = _stream(tmp_path)
+    found = reader.arrivals()
+    assert len({one.file for one in found}) == len({one.label for one in found}) == len(names)
+    assert not re.search("[\t#]", "".join(one.file for one in found))
+    assert [reader.entity_of(f"{one.file}#2") for one in found] == [one.entity for one in found]
+    assert [one.file for one in found if one.entity == "views"] == ["views%FF%232025-03-02"]
+    "".join(one.label for one in found).encode()
+
+
+def _taken(tmp_path, content: bytes, name="a.jsonl") -> list[bytes]:
+    lines, _ = _pieces({name: content}, tmp_path)
+    return [line.split(b"\t", 2)[2] for line in lines]
+
+
+@pytest.mark.parametrize("end", [b'{"id": "2"', b'{"id": "2", "n": 1', b"2", b'"x', b"[1]", b"\xff", b"[" * 100_000])
+def test_a_plain_file_that_stops_within_a_line_is_refused(tmp_path, end):
+    with pytest.raises(SourceError, match=r"^a.jsonl is cut off \(file_is_complete\): line 2"):
+        _taken(tmp_path, b'{"id": "1"}\n' + end)
+    with pytest.raises(SourceError, match=r"line 1, its last"):
+        _taken(tmp_path, end)
+
+
+def test_a_last_line_that_is_an_object_or_blank_needs_no_end(tmp_path):
+    assert _taken(tmp_path, b'{"id": "1"}\n{"id": "2"}') == [b'1\t{"id": "1"}', b'2\t{"id": "2"}']
+    assert _taken(tmp_path, b'{"id": "1"}\n \r') == [b'1\t{"id": "1"}']
+    assert _taken(tmp_path, b"") == []
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(stream, "CHUNK_BYTES", chunk)
+    mark = b"\xef\xbb\xbf"
+    assert _taken(tmp_path, mark + b'{"id": "1"}') == [b'1\t{"id": "1"}']
+    assert _taken(tmp_path, mark + b"{}\n" + mark + b"{}\n") == [b"1\t{}", b"2\t" + mark + b"{}"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("end", [b"", b"\n{}\n"])
+def test_a_file_with_a_line_of_any_length_is_refused_and_never_held_in_memory(tmp_path, monkeypatch, name, end):
+    content = b"{}\n{}\n" + b"x" * (200 * 2**20) + end
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    del content
+    writer = _Writer(tmp_path / "pieces")
+    writer.begin("events", DAY, f"clicks/{name}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=rf"clicks/{name}: line 3 is longer than 16 MB"):
+            _copy(str(path), writer)
+        assert tracemalloc.get_traced_memory()[1] < 150 * 2**20
+    finally:
+        tracemalloc.stop()
+    path.write_bytes(b'{"id": "' + b"x" * (15 * 2**20) + b'"}\n')
+    assert name.endswith(".gz") or _copy(str(path), writer)[2] == 1
+
+
+def test_a_file_delivered_again_with_an_older_time_is_looked_at(tmp_path):
+    path = tmp_path / "2025-03-02.jsonl"
+    path.write_bytes(b"{}\n")
+    (arrival,) = _stream(tmp_path).arrivals()
+    taken_at = datetime.now(UTC) + timedelta(seconds=0.01)
+    seen = {arrival.file: {hashlib.sha256(b"{}\n").hexdigest(): (3, taken_at)}}
+    assert not _is_unseen(arrival, seen)
+    time.sleep(0.05)
+    path.write_bytes(b"[]\n")
+    os.utime(path, (0, 0))
+    assert _is_unseen(arrival, seen)
+    path.write_bytes(b"{}\n")
+    assert not _is_unseen(arrival, seen), "touched is not changed"
 
 
 def test_a_day_that_the_calendar_does_not_have_is_named(tmp_path):
@@ -129,7 +214,7 @@ def test_a_day_that_the_calendar_does_not_have_is_named(tmp_path):
 def test_a_file_waits_for_its_manifest_and_must_be_what_it_says(tmp_path):
     path = tmp_path / "2025-03-02.jsonl"
     path.write_bytes(b"1\n")
-    arrival = Arrival("events", DAY, "a", str(path))
+    arrival = Arrival("events", DAY, "a", "clicks/a", str(path))
     assert not _Manifests("SUMS").names(arrival)
     (tmp_path / "SUMS").write_text(f"{'0' * 64}  {path.name}\n")
     manifests = _Manifests("SUMS")

@@ -5,8 +5,9 @@ from datetime import date, timedelta
 import pytest
 import yaml
 
+from include.dates import cut
 from include.ingest.connectors import SourceError
-from include.ingest.connectors.sql import CHUNK_ROWS, Sql, cut
+from include.ingest.connectors.sql import CHUNK_ROWS, Sql
 from include.ingest.sources import Source
 
 YAML = """
@@ -83,6 +84,6 @@ def test_days_are_cut_where_the_rows_would_not_fit_and_a_day_never_is() -> None:
     first = date(2025, 1, 1)
     half, over = CHUNK_ROWS // 2, CHUNK_ROWS * 3
     counts = {first + timedelta(days=at): n for at, n in enumerate([half, half, 1, 0, over, 0, half, half])}
-    found = [((begin - first).days, (end - first).days) for begin, end in cut(counts)]
+    found = [((begin - first).days, (end - first).days) for begin, end in cut(counts, CHUNK_ROWS)]
     assert found == [(0, 1), (2, 3), (4, 5), (6, 7)]
-    assert list(cut({first: over})) == [(first, first)]
+    assert list(cut({first: over}, CHUNK_ROWS)) == [(first, first)]

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from include.ingest.types import parse
+from include.ingest.types import in_utc, parse
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_values_parse_or_are_told_apart(kind, good, bad):
 def test_times_with_and_without_zone_are_utc():
     typed, _ = parse(pa.array(["2018-05-01 10:00:00", "2018-05-01T10:00:00+02:00"]), "timestamptz")
     assert typed.tolist() == [pd.Timestamp("2018-05-01 10:00", tz="UTC"), pd.Timestamp("2018-05-01 08:00", tz="UTC")]
+
+
+def test_a_date_without_a_time_is_midnight_of_the_sources_own_clock():
+    values = pa.array(["2018-07-01", "2018-07-01 00:00", "2018-07-01T00:00Z", "soon", None])
+    midnight = "2018-06-30 22:00:00.000000Z"
+    assert in_utc(values, "Europe/Berlin").to_pylist() == [midnight, midnight, "2018-07-01T00:00Z", "soon", None]
+    assert in_utc(values, "UTC") == values

@@ -12,16 +12,18 @@ items as (
     where not _deleted
 ),
 
-history as (
-    select *
+confirmed as (
+    -- Whoever edits an abandoned checkout makes the shop write a history row with status 0, which is still none.
+    select distinct order_id
     from {{ source("opencart", "oc_order_history") }}
+    where order_status_id <> 0 and not _deleted
 ),
 
 abandoned as (
     select orders.order_id
     from ({{ newest(source("opencart", "oc_order"), ["order_id"], "partition_on") }}) as orders
-    left join history on orders.order_id = history.order_id
-    where orders.order_status_id = 0 and history.order_id is null
+    left join confirmed on orders.order_id = confirmed.order_id
+    where orders.order_status_id = 0 and confirmed.order_id is null
 ),
 
 freight as (
@@ -70,11 +72,13 @@ allocations as (
 ),
 
 order_days as (
+    -- Of the order, not of its items: an edit may have left none.
     select
         order_id,
         partition_on,
         max(known_at) as known_at
-    from items
+    from {{ source("opencart", "oc_order") }}
+    where not _deleted
     group by order_id, partition_on
 ),
 

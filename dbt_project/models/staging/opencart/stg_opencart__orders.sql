@@ -12,18 +12,6 @@ placed as (
     order by order_id asc, known_at desc, partition_on desc
 ),
 
-history as (
-    select
-        order_id,
-        partition_on as known_on,
-        known_at,
-        date_added as happened_at,
-        order_history_id,
-        {{ opencart_status("order_status_id") }} as status
-    from ({{ newest(source("opencart", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
-    where not _deleted
-),
-
 confirmed as (
     -- A checkout is an order from its first status on, which may be days after it was begun.
     select
@@ -34,9 +22,23 @@ confirmed as (
     group by order_id
 ),
 
+history as (
+    -- A checkout that is edited has rows with status 0 before it is an order.
+    select
+        newest.order_id,
+        newest.partition_on as known_on,
+        newest.known_at,
+        newest.date_added as happened_at,
+        newest.order_history_id,
+        {{ opencart_status("newest.order_status_id") }} as status
+    from ({{ newest(source("opencart", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
+    inner join confirmed on newest.order_id = confirmed.order_id
+    where not newest._deleted and newest.partition_on >= confirmed.known_on
+),
+
 changes as (
     -- Status 0 is an abandoned checkout, not an order. A row says which status it had when it was last modified;
-    -- of an earlier day it only says that the order was there.
+    -- of a day before that it only says that the order was there.
     select
         orders.order_id,
         orders.partition_on as known_on,
@@ -44,7 +46,7 @@ changes as (
         orders.date_modified as happened_at,
         0 as order_history_id,
         case
-            when {{ utc_day("orders.date_modified") }} = orders.partition_on
+            when {{ utc_day("orders.date_modified") }} <= orders.partition_on
                 then {{ opencart_status("orders.order_status_id") }}
         end as status
     from orders
