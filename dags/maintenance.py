@@ -1,7 +1,7 @@
 """### Maintenance: few large files in the lake, and no old ones
 
 Compacts and vacuums every Delta table, cuts its log, and removes old pieces of streams and old logs of tasks. It comes
-after the night, every day: a table that is in order costs a second, and one that a task is writing is left for the next.
+after the night, every day: a table that is in order costs a second, and one that a task is writing waits for the next.
 
 Owner: data platform. Runbook: docs/runbooks/maintenance.md."""
 

@@ -32,8 +32,8 @@ class Column(_Strict):
     """A raw column: where it comes from, its type, and the rules that a row must keep.
 
     Each rule has a name of its own in the quarantine: ``<column>_is_present``, ``<column>_is_<type>``,
-    ``<column>_is_in_range``, ``<column>_is_known`` (``in``), ``<column>_matches`` (``pattern``). ``<column>_is_text`` is
-    kept by every text: no NUL, which Postgres would refuse.
+    ``<column>_is_in_range``, ``<column>_is_known`` (``in``), ``<column>_matches`` (``pattern``). Every text keeps
+    ``<column>_is_text``: no NUL, which Postgres would refuse.
     """
 
     type: ColumnType = "text"
