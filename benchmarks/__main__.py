@@ -1,8 +1,18 @@
-"""``make bench``: every measurement, one after the other. ``python -m benchmarks.<name>`` runs one."""
+"""``make bench``: every measurement, one after the other; ``make bench ARGS="ingest relational"`` takes those named."""
 
+import argparse
+import subprocess
 import sys
 
-from benchmarks import night
+NAMES = ("night", "ingest", "relational")
 
 if __name__ == "__main__":
-    sys.exit(night.main())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[*NAMES, []], metavar="NAME", help="night, ingest, relational; default all")
+    failed = []
+    for name in parser.parse_args().name or NAMES:
+        print(f"=== python -m benchmarks.{name}", flush=True)
+        # A process each: what one leaves in memory must not count for the next.
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
+            failed.append(name)
+    sys.exit(f"failed or over its bound: {', '.join(failed)}" if failed else 0)
