@@ -8,7 +8,8 @@ NAMES = ("night", "ingest", "relational")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*NAMES, []], metavar="NAME", help="night, ingest, relational; default all")
+    help_text = f"{', '.join(NAMES)}; default all"
+    parser.add_argument("name", nargs="*", choices=[*NAMES, []], metavar="NAME", help=help_text)
     failed = []
     for name in parser.parse_args().name or NAMES:
         print(f"=== python -m benchmarks.{name}", flush=True)
