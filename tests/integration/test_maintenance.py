@@ -25,6 +25,7 @@ from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 from spark_jobs import stream
 from spark_jobs.session import session
+from tests import jvm
 
 pytestmark = pytest.mark.integration
 
@@ -60,6 +61,7 @@ def home(warehouse, tmp_path_factory):
         patch.setattr(yamls, "FOLDER", folder)
         load_source.cache_clear()
         jars.fetch()
+        jvm.end()
         prepare()
         yield warehouse
         if (running := SparkSession.getActiveSession()) is not None:

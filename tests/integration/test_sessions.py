@@ -27,6 +27,7 @@ from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
 from spark_jobs import sessions
 from spark_jobs.session import session
+from tests import jvm
 from tests.unit.spark_jobs import oracle
 
 pytestmark = pytest.mark.integration
@@ -84,6 +85,7 @@ def spark(warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         load_source.cache_clear()
         jars.fetch()
         prepare()
+        jvm.end()
         running = session("test-sessions")
         # A handful of rows repays neither compiling a query nor planning it anew half-way: a quarter of the time.
         for name, value in INTERPRETED.items():

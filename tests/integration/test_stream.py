@@ -33,6 +33,7 @@ from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 from spark_jobs import stream as job
 from spark_jobs.session import session
+from tests import jvm
 
 pytestmark = pytest.mark.integration
 
@@ -53,6 +54,7 @@ def spark(warehouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         settings.cache_clear()
         jars.fetch()
         assert ingest_main(["prepare"]) == 0
+        jvm.end()
         made = session("test_stream", is_long=True)
         yield made
         made.stop()

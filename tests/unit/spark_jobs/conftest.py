@@ -1,4 +1,4 @@
-"""One Spark session for the tier: no Delta, no cluster, interpreted plans (ten rows do not repay compilation)."""
+"""A Spark session for each file, all in one JVM: no Delta, no cluster, interpreted plans (ten rows do not repay compilation)."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from spark_jobs.session import QUERY_CONF, use_this_python
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     use_this_python()
     scratch = tmp_path_factory.mktemp("spark")
