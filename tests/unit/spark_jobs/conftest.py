@@ -1,4 +1,4 @@
-"""A Spark session for each file, all in one JVM: no Delta, no cluster, interpreted plans (ten rows do not repay compilation)."""
+"""A Spark session for each file, in one JVM: no Delta, no cluster, interpreted plans (few rows need no compiling)."""
 
 from collections.abc import Iterator
 
