@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("night", "ingest", "relational")
+NAMES = ("night", "ingest", "relational", "warehouse")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

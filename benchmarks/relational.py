@@ -7,7 +7,7 @@ over 120 days without an index on its date, and measures land, gate and load as 
 - ``incremental_s``  one more day that has 1% of the rows
 - ``ratio``          incremental / full; the bound is 1/20
 - ``floor_s``        the driver reading the same rows and columns as text, and nothing else
-- ``peak_rss_mb``    the largest resident size of the commands
+- ``peak_rss_mb``    the most that one of the commands weighed; neither this nor ``*_cpu_s`` has the databases in it
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from datetime import date, timedelta
 from pathlib import Path
 
-import psutil
 import pymysql
 
+from benchmarks.ingest import Ran
+from benchmarks.ingest import run as run_command
 from include.settings import ROOT, settings
 
 FIRST, N_DAYS = date(2024, 1, 1), 120
@@ -67,12 +67,17 @@ STEP = (sys.executable, "-m", "benchmarks.relational", "--step")
 
 def step(name: str, folder: Path, arguments: list[str]) -> int:
     """A command of the night, which sees the benchmark's YAML instead of the project's sources."""
-    from expectations import raw
-    from include.ingest import __main__ as ingest
     from include.ingest import sources
 
     sources.FOLDER = folder
-    return raw.main(arguments) if name == "gate" else ingest.main([name, *arguments])
+    # Each step imports what its own command would, and no more.
+    if name == "gate":
+        from expectations import raw
+
+        return raw.main(arguments)
+    from include.ingest.__main__ import main as ingest
+
+    return ingest([name, *arguments])
 
 
 def fill(connection: pymysql.Connection, first: int, n: int, day: date, n_days: int) -> None:
@@ -98,31 +103,10 @@ def floor(connection: pymysql.Connection) -> float:
     return time.monotonic() - started
 
 
-def run(folder: Path, first: date, last: date) -> dict[str, tuple[float, float]]:
-    """Land, gate and load of the days: command -> (seconds, peak resident MB)."""
-    found = {}
-    for name in STEPS:
-        arguments = ["--source", "bench_shop", "--from", str(first), "--as-of", str(last)]
-        started = time.monotonic()
-        process = subprocess.Popen([*STEP, name, str(folder), *arguments], cwd=ROOT, stdout=sys.stderr)
-        peak = [0.0]
-        watch = threading.Thread(target=_watch, args=(process, peak), daemon=True)
-        watch.start()
-        if process.wait():
-            raise SystemExit(f"{name} of {first}..{last} failed")
-        watch.join()
-        found[name] = (round(time.monotonic() - started, 1), round(peak[0]))
-        print(f"{name} {first}..{last}: {found[name]}", file=sys.stderr)
-    return found
-
-
-def _watch(process: subprocess.Popen, peak: list[float]) -> None:
-    while process.poll() is None:
-        try:
-            peak[0] = max(peak[0], psutil.Process(process.pid).memory_info().rss / 1e6)
-        except psutil.NoSuchProcess:
-            return
-        time.sleep(0.05)
+def run(folder: Path, first: date, last: date) -> dict[str, Ran]:
+    """Land, gate and load of the days."""
+    days = ["--source", "bench_shop", "--from", str(first), "--as-of", str(last)]
+    return {name: run_command("benchmarks.relational", "--step", name, str(folder), *days) for name in STEPS}
 
 
 def measure(rows: int, folder: Path) -> dict[str, float]:
@@ -157,17 +141,18 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
                 _check(per_day * N_DAYS + rows // 100)
             finally:
                 postgres.stop()
-    full_s = sum(seconds for seconds, _ in whole.values())
-    incremental_s = sum(seconds for seconds, _ in more.values())
+    full_s = sum(one.wall for one in whole.values())
+    incremental_s = sum(one.wall for one in more.values())
+    parts = {"full": whole, "incremental": more}
     return {
         "rows": per_day * N_DAYS,
         "full_s": round(full_s, 1),
         "incremental_s": round(incremental_s, 1),
         "ratio": round(incremental_s / full_s, 4),
         "floor_s": round(floor_s, 1),
-        "peak_rss_mb": max(peak for part in (whole, more) for _, peak in part.values()),
-        **{f"full_{name}_s": seconds for name, (seconds, _) in whole.items()},
-        **{f"incremental_{name}_s": seconds for name, (seconds, _) in more.items()},
+        "peak_rss_mb": round(max(one.peak_mb for part in parts.values() for one in part.values())),
+        **{f"{part}_{name}_s": round(one.wall, 1) for part, of in parts.items() for name, one in of.items()},
+        **{f"{part}_{name}_cpu_s": round(one.cpu, 1) for part, of in parts.items() for name, one in of.items()},
     }
 
 

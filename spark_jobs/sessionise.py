@@ -18,7 +18,7 @@ BOT_EVENTS_PER_MINUTE = 60
 BOT_EVENTS_PER_DAY = 500
 """More than this within any 60 seconds, or this many in a day with neither a cart nor a purchase, is no person."""
 
-VISITOR_DAY = ["source", "visitor_id", "session_on"]
+VISITOR_DAY = ["visitor_id", "session_on", "source"]
 
 SCHEMA = (
     "session_id string, source string, marketplace string, visitor_id string, customer_id string, session_on date, "
@@ -95,7 +95,7 @@ def of_versions(versions: DataFrame) -> DataFrame:
 
     ``day_known_on`` is the last day on which anything about the visitor's day arrived.
     """
-    whole_day = Window.partitionBy("source", "visitor_id", "event_on")
+    whole_day = Window.partitionBy("visitor_id", "event_on", "source")
     dated = versions.withColumn("day_known_on", F.max("known_on").over(whole_day))
     made = sessions(newest(dated), by=["day_known_on"])
     return made.withColumn("session_month", F.trunc("session_on", "month").cast("date")).select(*COLUMNS)

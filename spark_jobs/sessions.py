@@ -29,6 +29,7 @@ from include.ingest.load import refuse_unjudged
 from include.ingest.quarantine import with_mended
 from include.ingest.sources import Entity, Source, load_source
 from include.ingest.tables import SESSIONS, landed, lock
+from include.ingest.touched import record as record_touched
 from include.ops import LoadCount, record_loads
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
@@ -410,6 +411,7 @@ def _copy(conn: psycopg.Connection, source: Source) -> int:
             table, names=sql.SQL(", ").join(map(sql.Identifier, names))
         )
     ).rowcount
+    record_touched(conn, source.source, "session_days", sql.SQL("select session_on::text from staged"))
     conn.execute("drop table staged")
     return inserted
 

@@ -215,6 +215,14 @@ def test_values_are_text_as_sent_and_empty_ones_are_null(spark):
     assert [third[name] for name in names] == ["-1.5e-7", "[1]", "0.1234567890123456789", '{"a":1}', "1.0", None]
 
 
+@pytest.mark.parametrize("number", ["12.50", "12345678.50", "-7.10", "1e5", "4.00"])
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_number_beside_a_time_stays_as_it_was_sent(spark, number, space):
+    at = "2025-03-02T10:00:12.500Z"
+    (row,) = _rows(spark, f'{{"id":"a","at":"{at}","amount":{space}{number}}}'.encode())
+    assert (row["at"], row["amount"]) == (at, number)
+
+
 def test_what_a_day_brings_became_known_on_that_day(spark):
     said = ["2025-03-02T10:00:00Z", "2025-02-27T10:00:00Z", "2025-03-05T00:00:00Z", None]
     found = [row["known_at"].replace(tzinfo=UTC) for row in _rows(spark, *(_json(at=one) for one in said))]
@@ -247,6 +255,8 @@ def test_other_names_are_kept_by_policy(spark):
     evolving = [_rows(spark, line, schema_policy="evolve", known=one)[0]["_extra"] for one in (None, ("color",), ())]
     assert evolving == [blank, blank, {"color": "red ***@***", "mood": None}], "what was there first is a name only"
     assert _rows(spark, line, ignore=["color", "mood"])[0]["_extra"] is None
+    (lone,) = _rows(spark, b'{"id": "a", "color": "red"}', ignore=["mood"])
+    assert lone["_extra"] == {"color": ""}, "though it has fewer names than the YAML"
     assert _rows(spark, line, schema_policy="quarantine")[0]["_rules"] is None, "nothing was landed before"
     first, second = _rows(spark, line, _json(**{"Big Size": 1}), schema_policy="quarantine", known=("color",))
     assert (first["_rules"], second["_rules"]) == (None, ["big_size_is_unknown"])
