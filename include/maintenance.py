@@ -11,7 +11,6 @@ is writing are left for the next time, and a reader keeps the version that it op
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import stat
 import sys
@@ -113,7 +112,7 @@ def _care(name: str, as_of: date, keep_days: int) -> Cared:
                 note = _compact(uri, name, as_of)
                 n_after = len(DeltaTable(uri).file_uris())
                 n_removed, freed = _vacuum(uri, name, keep_days)
-                _cut_log(uri, name)
+                _cut_log(uri)
             else:
                 note = "busy: it is being written, next time"
     except (DeltaError, OSError) as error:
@@ -190,17 +189,10 @@ def _vacuum(uri: str, name: str, keep_days: int) -> tuple[int, int]:
     return len(unneeded), sum(one.size or 0 for one in sizes)
 
 
-def _cut_log(uri: str, name: str) -> None:
-    """A checkpoint of the newest version where there is none, then the log as far as the retention lets it."""
+def _cut_log(uri: str) -> None:
+    """A checkpoint of the newest version, where there is none yet, then the log as far as the retention lets it."""
     table = DeltaTable(uri)
-    fs, root = _lake()
-    pointer = f"{root}/{name}/_delta_log/_last_checkpoint"
-    newest = None
-    if fs.get_file_info(pointer).type == FileType.File:
-        with fs.open_input_stream(pointer) as handle:
-            newest = json.loads(handle.read())["version"]
-    if newest != table.version():
-        table.create_checkpoint()
+    table.create_checkpoint()
     table.cleanup_metadata()
 
 

@@ -143,20 +143,26 @@ def _sorted(rows: pa.Table) -> pa.Table:
     return rows.combine_chunks().take(pa.array(order))
 
 
-def batches(source: str, name: str, first: date, last: date) -> dict[date, str]:
-    """Day -> what the day is made of: its ``_batch``, or a digest of several (a stream appends) and their rows.
+def held(source: str, name: str, first: date, last: date) -> dict[date, tuple[int, str]]:
+    """Day -> (rows, batch), as ``tables.landed`` has them; days without rows are absent.
 
-    Days without rows are absent. Rows are counted a few thousand at a time.
+    The batch is the rows' ``_batch``, or a digest of several (a stream appends) and their rows. Rows are counted a few
+    thousand at a time: the same row twice is no other batch.
     """
-    held: dict[date, dict[str, int]] = defaultdict(dict)
+    found: dict[date, dict[str, int]] = defaultdict(dict)
     table = lake.opened(uri(source, name), PARTITION_BY, by_hand=_by_hand(source))
     if table is None:
         return {}
     for piece in lake.scan(table, _days(first, last), columns=[DAY, BATCH], dictionaries=[BATCH]):
         counts = piece.group_by([DAY, BATCH]).aggregate([([], "count_all")])
         for on, batch, n in zip(*(counts[column].to_pylist() for column in (DAY, BATCH, "count_all")), strict=True):
-            held[on][batch] = held[on].get(batch, 0) + n
-    return {on: _combined(found) for on, found in held.items()}
+            found[on][batch] = found[on].get(batch, 0) + n
+    return {on: (sum(of_day.values()), _combined(of_day)) for on, of_day in found.items()}
+
+
+def batches(source: str, name: str, first: date, last: date) -> dict[date, str]:
+    """Day -> what the day is made of, see ``held``."""
+    return {on: batch for on, (_, batch) in held(source, name, first, last).items()}
 
 
 def _combined(found: dict[str, int]) -> str:

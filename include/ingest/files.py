@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -26,7 +27,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
-from include.ingest.connectors.base import Found, Options, SourceError
+from include.ingest.connectors.base import Batch, Found, Options, SourceError
 from include.ingest.infer import infer
 
 if TYPE_CHECKING:
@@ -658,6 +659,20 @@ def read_file(
     """A file's rows with the columns that ``read.derive`` makes, without those that serve only to make them."""
     rows = READERS[kind](path, wanted(entity, read, made), dialect)
     return _with_derived(path, rows, entity, read) if read.derive else rows
+
+
+def batch(entity: str, rows: Rows, file: str, day: date) -> Batch:
+    """The rows of a business day's file as a connector yields them; ``file`` is its name for people."""
+    return Batch(
+        entity,
+        rows.table,
+        file=file,
+        line=rows.line,
+        partition_on=np.full(len(rows.line), np.datetime64(day)),
+        errors=rows.errors,
+        broken=rows.broken,
+        columns=rows.columns,
+    )
 
 
 def sample(path: Path, kind: str, entity: Entity, read: Derived, dialect: Dialect) -> list[Found]:

@@ -17,6 +17,7 @@ from include.ingest import bronze, deletes, drift
 from include.ingest.quarantine import Place, with_mended
 from include.ingest.sources import Entity, Source
 from include.ingest.tables import ADDED, columns, landed, lock
+from include.ingest.touched import Changes
 from include.ops import LoadCount, record_loads
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
@@ -49,9 +50,10 @@ def load(source: Source, first: date, last: date) -> list[Loaded]:
     with connect("loader") as conn:
         lock(conn, source)
         refuse_unjudged(conn, source, range_of_days)
+        changes = Changes(conn, source)
         for name, entity in source.raw_entities.items():
             started = time.monotonic()
-            counts = _load_entity(conn, source, name, entity, range_of_days)
+            counts = _load_entity(conn, source, name, entity, range_of_days, changes)
             result.append(
                 Loaded(
                     name, len(range_of_days), sum(one.n_in for one in counts), sum(one.n_loaded for one in counts),
@@ -59,17 +61,29 @@ def load(source: Source, first: date, last: date) -> list[Loaded]:
                     time.monotonic() - started,
                 )
             )  # fmt: skip
-    if any(one.n_loaded > 10_000 for one in result):
-        with connect("loader", autocommit=True) as conn:
-            for name in source.raw_entities:
-                conn.execute(sql.SQL("analyze {}").format(sql.Identifier(source.raw_schema, name)))
+        changes.write()
+    with connect("loader", autocommit=True) as conn:
+        for one in result:
+            # A day of a large table changes no plan, and to look at the table takes longer than to load the day.
+            if one.n_loaded > max(10_000, 0.1 * _rows_known(conn, source, one.entity)):
+                conn.execute(sql.SQL("analyze {}").format(sql.Identifier(source.raw_schema, one.entity)))
     return result
 
 
-def refuse_other(source: Source, name: str, batches: Mapping[date, str], landed: Mapping[date, str]) -> None:
-    """``RuntimeError`` where a day of bronze is not made of what was landed."""
-    for day, batch in landed.items():
-        if batch != batches.get(day, bronze.NOTHING):
+def _rows_known(conn: psycopg.Connection, source: Source, name: str) -> float:
+    """How many rows the planner thinks the raw table has."""
+    row = conn.execute(
+        "select greatest(reltuples, 0) from pg_class where oid = to_regclass(%s)", (f'{source.raw_schema}."{name}"',)
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def refuse_other(source: Source, name: str, landed: Mapping[tuple[str, date], tuple[int, str]]) -> None:
+    """``RuntimeError`` where a day of the entity in bronze is not what was landed, by its batch or its rows."""
+    of_day = {day: found for (entity, day), found in landed.items() if entity == name}
+    held = bronze.held(source.source, name, min(of_day), max(of_day))
+    for day, found in of_day.items():
+        if found != held.get(day, (0, bronze.NOTHING)):
             raise RuntimeError(
                 f"Bronze of {source.source}.{name} of {day} is not what was landed: "
                 f"run python -m include.ingest land --source {source.source} --as-of {day} again, then the gate."
@@ -80,8 +94,7 @@ def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Seq
     """``RuntimeError`` unless the gate let all entities of the days through, as bronze holds them now."""
     wanted = landed(conn, source, range_of_days)
     for name in source.entities:
-        batches = bronze.batches(source.source, name, range_of_days[0], range_of_days[-1])
-        refuse_other(source, name, batches, {day: wanted[name, day][1] for day in range_of_days})
+        refuse_other(source, name, wanted)
     verdicts = {
         (target.split(".", 1)[1], day): (is_passed, batch)
         for target, day, is_passed, batch in conn.execute(
@@ -115,7 +128,12 @@ def refuse_unjudged(conn: psycopg.Connection, source: Source, range_of_days: Seq
 
 
 def _load_entity(
-    conn: psycopg.Connection, source: Source, name: str, entity: Entity, range_of_days: Sequence[date]
+    conn: psycopg.Connection,
+    source: Source,
+    name: str,
+    entity: Entity,
+    range_of_days: Sequence[date],
+    changes: Changes,
 ) -> list[LoadCount]:
     bounds = (range_of_days[0], range_of_days[-1])
     evolved = _with_evolved(conn, source, name, range_of_days[-1])
@@ -123,6 +141,7 @@ def _load_entity(
     n_in, n_good, quarantined = _stage(conn, source, name, entity, kinds, evolved, bounds)
     table = sql.Identifier(source.raw_schema, name)
     names = _listed(kinds)
+    changes.before(name, entity, kinds, *bounds)
     conn.execute(sql.SQL("delete from {} where partition_on between %s and %s").format(table), bounds)
     # What decides is what a row says, never where it stood: a file that comes shuffled or split makes the same table.
     conn.execute(
@@ -143,6 +162,7 @@ def _load_entity(
     )
     conn.execute("drop table stage")
     deletes.fill_tombstones(conn, source, name, *bounds)
+    changes.after(name, entity, kinds, *bounds)
     # The order of rows does not matter to the sum, the content of every column does.
     loaded = {
         day: (n, checksum)

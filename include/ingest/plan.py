@@ -20,6 +20,10 @@ from include.ingest.sources import Source, load_source, sources
 from include.settings import settings
 from include.warehouse.engine import connect
 
+EVERY_NIGHT = "reference"
+"""The group that every night takes beside its own: what the rows of any shop are read with, and no network is needed
+for (exchange rates, holidays)."""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -92,12 +96,15 @@ def open_group(group: str, data: Path | None = None) -> Opened:
 
 
 def taken(as_of: date, group: str | None = None, data: Path | None = None) -> list[tuple[Source, Opened]]:
-    """The sources of the named group, or of every active group whose span holds the day."""
+    """The sources of the named group, or of every active group whose span holds the day; then those of every night."""
     if group:
         active = [open_group(group, data)]
     else:
         active = list(opened().values()) or [open_group(settings().source, data)]
-    return [(source, one) for one in active if one.has(as_of) for source in sources(one.group)]
+    found = [(source, one) for one in active if one.has(as_of) for source in sources(one.group)]
+    if found and all(one.group != EVERY_NIGHT for _, one in found):
+        found += [(source, Opened(EVERY_NIGHT, None, None, None)) for source in sources(EVERY_NIGHT)]
+    return found
 
 
 def arguments(as_of: date, first: date, group: str | None, data: Path | None) -> list[str]:

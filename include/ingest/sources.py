@@ -20,8 +20,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "sources"
 ColumnType = Literal["text", "integer", "bigint", "numeric(18,4)", "timestamptz", "date", "boolean"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,50}$")]
 Provided = Literal[
-    "orders", "order_items", "payments", "deliveries", "products", "vendors", "customers", "events", "sessions"
-]
+    "orders", "order_items", "payments", "deliveries", "adjustments", "refunds", "products", "stock", "vendors",
+    "customers", "reviews", "coupon_uses", "events", "sessions", "rates", "holidays",
+]  # fmt: skip
 
 
 class _Strict(BaseModel):
@@ -95,6 +96,28 @@ class Deletes(_Strict):
         return self
 
 
+Thing = Literal["orders", "customers", "products"]
+"""What the warehouse is built by (dbt_project/macros/touched.sql): a change of a raw row touches its keys."""
+
+
+class Change(_Strict):
+    """The column in which a raw row names a thing.
+
+    A row that names it only by another table's says so: Olist's customers know their order by ``orders.customer_id``.
+    """
+
+    column: Name
+    through: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$", description="entity.column")
+
+    @property
+    def via(self) -> tuple[str, str] | None:
+        """``through`` as (entity, column)."""
+        if self.through is None:
+            return None
+        entity, _, column = self.through.partition(".")
+        return entity, column
+
+
 EVENT_COLUMNS = {
     "event_id": True, "visitor_id": True, "event_type": True, "event_at": True,
     "customer_id": False, "product_id": False, "campaign": False, "user_agent": False,
@@ -123,12 +146,34 @@ class Entity(_Strict):
     schema_policy: SchemaPolicy = "freeze"
     ignore: list[str] = Field([], description="Columns of the source that are known and not read.")
     deletes: Deletes | None = None
+    changes: dict[Thing, Change] = Field(
+        {},
+        description="Which column names the orders, customers and products that a changed row touches. Default: "
+        "order_id names orders; where there is none, product_id names products, but not in a `snapshot`, which has all "
+        "of them each day.",
+    )
     quarantine_threshold: float | None = Field(None, ge=0, le=1, description="Default EMPORIUM_QUARANTINE_THRESHOLD.")
     rules: list[RowRule] = []
     min_rows: MinRows | None = None
     events: dict[Name, str] | None = Field(
         None, description="stream: conformed event column -> SQL over the typed columns; see spark_jobs.events."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _changes(cls, value: Any) -> Any:
+        """``orders: order_id`` for ``orders: {column: order_id}``, and the defaults."""
+        if not isinstance(value, dict) or not isinstance(value.get("columns"), dict) or "events" in value:
+            return value
+        found = {
+            thing: {"column": one} if isinstance(one, str) else one
+            for thing, one in (value.get("changes") or {}).items()
+        }
+        if "order_id" in value["columns"]:
+            found.setdefault("orders", {"column": "order_id"})
+        elif "product_id" in value["columns"] and not (value.get("read") or {}).get("snapshot"):
+            found.setdefault("products", {"column": "product_id"})
+        return {**value, "changes": found}
 
     @field_validator("columns")
     @classmethod
@@ -144,6 +189,7 @@ class Entity(_Strict):
             "key": self.key,
             "cursor": [self.cursor] if self.cursor else [],
             "deletes": [self.deletes.column] if self.deletes and self.deletes.column else [],
+            "changes": [one.column for one in self.changes.values()],
         }.items():
             for name in names:
                 if name not in self.columns:
@@ -178,6 +224,7 @@ class Source(_Strict):
     group: Name = Field("", description="Sources that a night takes together; default the source's own name.")
     marketplace: Name
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    country: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="ISO 3166-1: where the marketplace sells.")
     time_zone: str = Field("UTC", description="Zone of times that carry none.")
     late_days: Annotated[int, Field(ge=0, le=31)] = Field(
         0, description="Days that each landing looks back at for rows that came into the source late."
@@ -216,6 +263,20 @@ class Source(_Strict):
             raise ValueError(f"{' and '.join(found)} both have `events`: give each a source of its own")
         if found and "sessions" in self.entities:
             raise ValueError("raw.sessions is what becomes of the events: give the entity `sessions` another name")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_are_found(self) -> Source:
+        for name, entity in self.entities.items():
+            for thing, change in entity.changes.items():
+                if change.via is None:
+                    continue
+                other, column = change.via
+                there = self.entities.get(other)
+                if there is None or column not in there.columns:
+                    raise ValueError(f"`changes` of {name}: there is no {change.through}")
+                if thing not in there.changes or there.changes[thing].through:
+                    raise ValueError(f"`changes` of {name}: {other} itself must name {thing} by a column")
         return self
 
     @model_validator(mode="after")

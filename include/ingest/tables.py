@@ -52,7 +52,7 @@ def prepare() -> list[str]:
         for source in sources():
             schema = sql.Identifier(source.raw_schema)
             conn.execute(sql.SQL("create schema if not exists {}").format(schema))
-            conn.execute(sql.SQL("grant usage on schema {} to transformer").format(schema))
+            conn.execute(sql.SQL("grant usage on schema {} to transformer, analyst").format(schema))
             conn.execute(
                 sql.SQL(
                     """create table if not exists {}._landed (
@@ -71,7 +71,7 @@ def prepare() -> list[str]:
             if len(source.raw_entities) < len(source.entities):
                 _make_sessions(conn, source)
                 made.append(f"{source.raw_schema}.sessions")
-            conn.execute(sql.SQL("grant select on all tables in schema {} to transformer").format(schema))
+            conn.execute(sql.SQL("grant select on all tables in schema {} to transformer, analyst").format(schema))
     return made
 
 
@@ -113,7 +113,7 @@ def _make_raw(conn: psycopg.Connection, source: Source, name: str, entity: Entit
                 table, sql.Literal(f"Grain: {', '.join(entity.key)}, partition_on: one version per business day")
             )
         )
-        return
+        there = wanted
     for column, kind in wanted.items():
         if column not in there:
             conn.execute(sql.SQL("alter table {} add column {}").format(table, _column(column, kind)))
@@ -122,6 +122,17 @@ def _make_raw(conn: psycopg.Connection, source: Source, name: str, entity: Entit
                 f"{source.source}.yaml: {name}.{column} is {kind}, but {source.raw_schema}.{name} holds "
                 f"{there[column]}: write a migration, or give the column another name."
             )
+    # dbt reads the rows of touched keys; the primary key finds them where the key leads it.
+    everybody = [one for other in source.entities.values() for one in other.changes.values()]
+    by = {one.column for one in entity.changes.values()} | {
+        one.via[1] for one in everybody if one.via and one.via[0] == name
+    }
+    for column in sorted(by - {entity.key[0]}):
+        conn.execute(
+            sql.SQL("create index if not exists {} on {} ({})").format(
+                sql.Identifier(f"{name}_{column}_idx"), table, sql.Identifier(column)
+            )
+        )
 
 
 def _make_sessions(conn: psycopg.Connection, source: Source) -> None:

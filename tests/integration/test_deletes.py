@@ -11,9 +11,12 @@ from include import dbt
 from include.ingest import connectors
 from include.ingest.__main__ import main as ingest_main
 from include.ingest.connectors import Batch, Connector
+from include.ingest.deletes import fill_tombstones
+from include.ingest.sources import load_source
 from include.settings import settings
 from include.warehouse.engine import connect
 from tests.integration.yamls import own_yamls
+from tests.outlet import HEADERS, drop
 
 pytestmark = pytest.mark.integration
 
@@ -168,28 +171,46 @@ def test_a_source_that_lost_its_keys_deletes_nothing_and_says_so(shop, capsys):
     assert query("select count(*) from raw_forgetful.things where _deleted") == [(2,)]
 
 
-OUTLET = {
-    "orders": "order_id,customer_email,customer_region,ordered_at,status,currency,updated_at,deleted_at",
-    "order_items": "order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at",
-    "payments": "order_id,payment_id,payment_type,installments,amount,paid_at",
-    "shipments": "order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at",
-}
+def test_a_tombstone_says_what_was_last_known_of_its_key_and_keeps_what_it_says_itself(shop):
+    versions = [
+        (FIRST, False, "old", "old mail"),
+        (DAYS[1], False, "new", "new mail"),
+        (DAYS[2], True, None, None),
+        (DAYS[3], True, "said with it", None),
+        (DAYS[4], True, None, None),
+    ]
+    with connect("loader") as conn:
+        for line, (day, *values) in enumerate(versions, 90):
+            conn.execute(
+                "insert into raw_forgetful.things (id, size, partition_on, known_at, _file, _line, _deleted, name, "
+                "mail) values ('t90', 1, %s, %s, 'test', %s, %s, %s, %s)",
+                (day, day, line, *values),
+            )
+        fill_tombstones(conn, load_source("forgetful"), "things", DAYS[2], DAYS[3])
+    found = query("select partition_on, _deleted, name, mail from raw_forgetful.things where id = 't90' order by 1")
+    assert found == [
+        *versions[:2],
+        (DAYS[2], True, "new", "new mail"),
+        (DAYS[3], True, "said with it", "new mail"),
+        versions[4],
+    ], "another day's tombstone is left for its own load"
 
 
 def test_a_soft_deleted_order_vanishes_with_its_items_and_payments_and_stays_in_the_versions(lake, tmp_path):
     first, second = DAYS[0], DAYS[1]
+    headers = HEADERS | {"orders": HEADERS["orders"] + ",deleted_at"}
     with own_yamls(tmp_path) as edit:
         edit("demo_outlet.orders", {
             "deletes": {"by": "column", "column": "deleted_at"},
             "columns": {"deleted_at": {"type": "timestamptz"}, "status": {"required": True}},
         })  # fmt: skip
         assert ingest_main(["prepare"]) == 0
-        order = "{},ann@example.org,Ohio,2033-01-03T01:00:00Z,created,USD,2033-01-03T09:00:00Z,"
-        write(first, orders=[order.format("S1"), order.format("S2")],
+        order = "{},ann@example.org,Ohio,2033-01-02T23:30:00Z,created,USD,2033-01-03T09:00:00Z,"
+        drop(first, headers, orders=[order.format("S1"), order.format("S2")],
               order_items=["S1,1,A,V,1,5,0,2033-01-03T09:00:00Z", "S2,1,A,V,1,5,0,2033-01-03T09:00:00Z"],
               payments=["S1,1,card,1,5,2033-01-03T09:00:00Z", "S2,1,card,1,5,2033-01-03T09:00:00Z"])  # fmt: skip
         # The shop says no more than the key and when.
-        write(second, orders=["S1,,,,,,2033-01-04T09:00:00Z,2033-01-04T09:00:00Z"])
+        drop(second, headers, orders=["S1,,,,,,2033-01-04T09:00:00Z,2033-01-04T09:00:00Z"])
         night(first, "demo_outlet")
         night(second, "demo_outlet")
     try:
@@ -202,19 +223,12 @@ def test_a_soft_deleted_order_vanishes_with_its_items_and_payments_and_stays_in_
         found = query("select known_on, is_deleted, status from core.version_orders where order_id = 'S1' order by 1")
         assert found == [(first, False, "created"), (second, True, "created")]
         assert query("select ordered_on, is_deleted from core.version_order_items where order_id = 'S1'") == [
-            (first, False)
+            (first - timedelta(days=1), False)
         ], "what was known of the items of the removed order is as it was"
     finally:
         with connect() as conn:
-            for name in OUTLET:
+            for name in HEADERS:
                 conn.execute(f"truncate raw_demo_outlet.{name}")
             conn.execute("alter table raw_demo_outlet.orders drop column if exists deleted_at cascade")
             conn.execute("truncate raw_demo_outlet._landed")
             conn.execute("delete from ops.load_audit where source = 'demo_outlet'")
-
-
-def write(day, **rows):
-    folder = settings().home / "demo" / "outlet" / str(day)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, header in OUTLET.items():
-        (folder / f"{name}.csv").write_text("\n".join([header, *rows.get(name, [])]) + "\n")

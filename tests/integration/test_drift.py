@@ -10,17 +10,13 @@ from include import dbt
 from include.ingest.__main__ import main as ingest_main
 from include.settings import settings
 from include.warehouse.engine import connect
+from tests import outlet
 from tests.integration.yamls import own_yamls
 
 pytestmark = pytest.mark.integration
 
 FIRST, SECOND, THIRD = date(2032, 3, 1), date(2032, 3, 2), date(2032, 3, 3)
-HEADER = "order_id,customer_email,customer_region,ordered_at,status,currency,updated_at"
-OTHERS = {
-    "order_items": "order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at",
-    "payments": "order_id,payment_id,payment_type,installments,amount,paid_at",
-    "shipments": "order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at",
-}
+HEADER = outlet.HEADERS["orders"]
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +39,10 @@ def edit(lake, tmp_path):
 
 
 def forget():
+    outlet.forget()
     with connect() as conn:
-        for name in ("orders", "order_items", "payments", "shipments", "products", "vendors"):
-            conn.execute(f"truncate raw_demo_outlet.{name}, quarantine.{name}")
-            for schema in ("raw_demo_outlet", "quarantine"):
-                conn.execute(f"alter table {schema}.{name} drop column if exists gift_note cascade")
-        conn.execute("truncate raw_demo_outlet._landed, ops.source_column")
-        conn.execute("delete from ops.load_audit where source = 'demo_outlet'")
-        conn.execute("delete from ops.quality_result where gate = 'raw'")
+        for schema in ("raw_demo_outlet", "quarantine"):
+            conn.execute(f"alter table {schema}.orders drop column if exists gift_note cascade")
 
 
 def query(text, *values):
@@ -60,16 +52,13 @@ def query(text, *values):
 
 def drop(day, *more, header=HEADER, n=20):
     """A day of orders; ``more`` are (column, value of the first order, value of the others)."""
-    folder = settings().home / "demo" / "outlet" / str(day)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [",".join([header, *(name for name, _, _ in more)])]
+    lines = []
     for at in range(n):
         row = f"D{at},person{at}@example.org,Ohio,{FIRST}T01:00:00Z,created,USD,{day}T09:00:00Z"
         cells = dict(zip(HEADER.split(","), row.split(","), strict=True))
         lines.append(",".join([*(cells[name] for name in header.split(",")), *(b if at else a for _, a, b in more)]))
-    (folder / "orders.csv").write_text("\n".join(lines) + "\n")
-    for name, columns in OTHERS.items():
-        (folder / f"{name}.csv").write_text(columns + "\n")
+    headers = outlet.HEADERS | {"orders": ",".join([header, *(name for name, _, _ in more)])}
+    outlet.drop(day, headers, orders=lines)
 
 
 def command(name, day, first=None):

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from expectations.check import judge
 from expectations.raw import gate
+from include.ingest.check import check
 from include.ingest.connectors import SourceError
 from include.ingest.extract import extract, span
 from include.ingest.land import land
@@ -100,6 +102,16 @@ def test_a_rerun_of_any_day_decides_the_same(clean):
     assert _query("select * from raw_holidays.holidays order by 1, 2, 3") == before
 
 
+def test_a_day_that_was_landed_before_anything_was_known_does_not_count_as_the_first(clean):
+    source = _holidays()
+    early, begun = date(2027, 12, 30), date(2028, 1, 5)
+    _load(source, early, early)
+    assert _query("select n_rows from raw_holidays._landed") == [(0,)]
+    _load(source, begun, begun)
+    found = _query("select distinct extract(year from holiday_on)::int, partition_on from raw_holidays.holidays")
+    assert sorted(found) == [(2028, begun), (2029, begun)]
+
+
 def test_a_region_has_its_own_holidays_and_those_of_the_country(clean):
     _load(_holidays(), date(2030, 6, 1), date(2030, 6, 1))
     names = "select holiday_name from raw_holidays.holidays where country = 'DE' and region = %s and holiday_on = %s"
@@ -118,9 +130,9 @@ def test_a_country_that_is_none_is_named(countries, said):
 
 
 def test_sources_of_the_outside_world_begin_and_do_not_end():
-    for name in ("holidays", "weather"):
+    for name, group in (("holidays", "reference"), ("weather", "external")):
         source = load_source(name)
-        assert source.group == "external"
+        assert source.group == group
         assert span(source) == (source.connection["first_day"], None)
 
 
@@ -212,6 +224,12 @@ def test_what_was_answered_once_is_there_when_the_api_is_down(clean, sky):
     sky.fails = True
     _load(_weather(sky), DAY, DAY)
     assert _days(DAY) == before
+
+
+def test_trying_the_source_keeps_no_answer(clean, sky):
+    found = check(_weather(sky), DAY, None, judge)
+    assert (found.all_problems, found.entities[0].n_rows) == ([], 3)
+    assert not (settings().home / "cache").exists()
 
 
 def test_a_day_that_nobody_knows_is_marked_and_a_later_landing_replaces_it(clean, sky, capsys):

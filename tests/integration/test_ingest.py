@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from expectations.raw import main as gate_main
 from include import audit
@@ -23,6 +23,7 @@ from include.ingest.pseudonym import pseudonym
 from include.ingest.sources import load_source, sources
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
+from tests import outlet as outlet_files
 
 pytestmark = pytest.mark.integration
 
@@ -88,20 +89,11 @@ def _checksums(source):
 
 def _drop(day, orders=(), payments=()):
     """A day of the outlet; rows of orders as (order_id, email, status, updated hour)."""
-    folder = settings().home / "demo" / "outlet" / str(day)
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [
         row if isinstance(row, str) else f"{row[0]},{row[1]},Ohio,{DAY}T01:00:00Z,{row[2]},USD,{day}T{row[3]:02}:00:00Z"
         for row in orders
     ]
-    texts = {
-        "orders": ["order_id,customer_email,customer_region,ordered_at,status,currency,updated_at", *lines],
-        "order_items": ["order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at"],
-        "payments": ["order_id,payment_id,payment_type,installments,amount,paid_at", *payments],
-        "shipments": ["order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at"],
-    }
-    for name, rows in texts.items():
-        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    outlet_files.drop(day, orders=lines, payments=payments)
 
 
 def _good(n, first=0):
@@ -274,11 +266,41 @@ def test_the_audit_finds_a_day_of_bronze_that_is_not_what_was_landed_and_judged(
     _all("demo_outlet", DAY)
     assert set(held()) == {f"demo_outlet.{name}" for name in load_source("demo_outlet").entities}
     assert all(line.is_ok for line in held().values())
+    orders = DeltaTable(bronze.uri("demo_outlet", "orders"))
+
+    def is_ok():
+        return held()["demo_outlet.orders"].is_ok
+
     # The row says what batch it is of, and is not what it was.
-    DeltaTable(bronze.uri("demo_outlet", "orders")).update(predicate="order_id = 'L3'", updates={"status": "'shipped'"})
-    assert not held()["demo_outlet.orders"].is_ok
+    orders.update(predicate="order_id = 'L3'", updates={"status": "'shipped'"})
+    assert not is_ok()
     assert _land("demo_outlet", DAY) == 0
-    assert held()["demo_outlet.orders"].is_ok
+    assert is_ok()
+    # Landed again, with something else, after the gate judged it.
+    _drop(DAY, _good(6))
+    assert _land("demo_outlet", DAY) == 0
+    assert not is_ok()
+    assert _gate("demo_outlet", DAY) == 0
+    assert is_ok()
+    # What is remembered of the landing is not what is there.
+    for change in ("n_rows = n_rows + 1", "batch = 'other'"):
+        with connect() as conn:
+            conn.execute(f"update raw_demo_outlet._landed set {change} where entity = 'orders'")
+        assert not is_ok(), change
+        assert _land("demo_outlet", DAY) == 0
+        assert is_ok()
+
+
+def test_rows_that_are_there_twice_under_their_batch_are_found_before_anything_is_judged_or_loaded(outlet, capsys):
+    _drop(DAY, _good(5))
+    _all("demo_outlet", DAY)
+    uri = bronze.uri("demo_outlet", "orders")
+    write_deltalake(uri, DeltaTable(uri).to_pyarrow_table(), mode="append")
+    capsys.readouterr()
+    assert (_gate("demo_outlet", DAY), _load("demo_outlet", DAY)) == (1, 1)
+    assert capsys.readouterr().err.count(f"Bronze of demo_outlet.orders of {DAY} is not what was landed") == 2
+    assert _land("demo_outlet", DAY) == 0
+    assert (_gate("demo_outlet", DAY), _load("demo_outlet", DAY)) == (0, 0)
 
 
 def test_no_address_reaches_the_lake_not_even_its_log(outlet):

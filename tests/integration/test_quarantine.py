@@ -15,18 +15,13 @@ from include.ingest.quarantine import store
 from include.settings import settings
 from include.warehouse.engine import connect
 from tests.integration.yamls import own_yamls
+from tests.outlet import HEADERS, drop, forget
 
 pytestmark = pytest.mark.integration
 
 DAY = date(2034, 6, 1)
 FILE = f"demo/outlet/{DAY}/orders.csv"
 GOOD = "Q{},person{}@example.org,Ohio,2034-06-01T01:00:00Z,created,USD,2034-06-01T09:00:00Z"
-HEADERS = {
-    "orders": "order_id,customer_email,customer_region,ordered_at,status,currency,updated_at",
-    "order_items": "order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at",
-    "payments": "order_id,payment_id,payment_type,installments,amount,paid_at",
-    "shipments": "order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at",
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +41,6 @@ def _nothing_known(lake):
     forget()
 
 
-def forget():
-    with connect() as conn:
-        for name in HEADERS:
-            conn.execute(f"truncate raw_demo_outlet.{name}, quarantine.{name}")
-        conn.execute("truncate raw_demo_outlet._landed, quarantine._mended, ops.source_column")
-        conn.execute("delete from ops.load_audit where source = 'demo_outlet'")
-        conn.execute("delete from ops.quality_result where gate = 'raw'")
-
-
 def query(text, *values):
     with connect() as conn:
         return conn.execute(text, values).fetchall()
@@ -62,11 +48,7 @@ def query(text, *values):
 
 def night(*bad, n=60):
     """Land, judge and load a day of ``n`` good orders and then bad ones."""
-    folder = settings().home / "demo" / "outlet" / str(DAY)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, header in HEADERS.items():
-        rows = [*(GOOD.format(at, at) for at in range(n)), *bad] if name == "orders" else []
-        (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    drop(DAY, orders=[*(GOOD.format(at, at) for at in range(n)), *bad])
     line = ["--source", "demo_outlet", "--as-of", str(DAY)]
     assert ingest_main(["land", *line]) == 0
     rejudge()

@@ -22,6 +22,7 @@ OWN = {
     "dump": "include.ingest.connectors.dump:Dump",
     "rest": "include.ingest.connectors.rest:Rest",
     "stream": "include.ingest.connectors.stream:Stream",
+    "rates": "include.ingest.connectors.rates:Rates",
     "holidays": "include.ingest.connectors.holidays:Holidays",
     "weather": "include.ingest.connectors.weather:Weather",
 }

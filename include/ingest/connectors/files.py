@@ -14,7 +14,6 @@ from glob import iglob
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import field_validator
 
 from include.dates import cut, days
@@ -112,17 +111,7 @@ class Files(Connector):
                 self._check(day, [path for paths in found.values() for path in paths])
             for name, paths in found.items():
                 for path in paths:
-                    rows = self._read(name, path)
-                    yield Batch(
-                        name,
-                        rows.table,
-                        file=self._label(path),
-                        line=rows.line,
-                        partition_on=np.full(len(rows.line), np.datetime64(day)),
-                        errors=rows.errors,
-                        broken=rows.broken,
-                        columns=rows.columns,
-                    )
+                    yield files.batch(name, self._read(name, path), self._label(path), day)
 
     def discover(self) -> dict[str, list[Found]]:
         """From the rows of the newest day that has any file of the entity; without entities, of every name there is."""

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import uuid
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes
 
-import numpy as np
 import psycopg
 import pyarrow as pa
-import zstandard
 from pydantic import field_validator
 
 from include.dates import parse_day
@@ -37,10 +35,8 @@ from include.settings import settings
 from include.warehouse.copy import copy_table
 
 PIECE_BYTES = 64 * 2**20
-CHUNK_BYTES = 4 * 2**20
-PACKED = (".gz", ".zst")
-PACKED_BYTES = 2**16
-"""Of compressed data at a time: a thousand times as much may come out of it."""
+CHUNK_BYTES = 2**18
+"""Of a file's content at a time: what the processor's cache holds is copied twice as fast as 4 MB."""
 LINE_BYTES = 16 * 2**20
 """The longest line that is taken: Spark holds a line as text, as JSON and as columns at once."""
 UNFINISHED = (".tmp", ".part")
@@ -106,16 +102,7 @@ class Stream(Connector):
                 continue
             seen.add(one.entity)
             rows = files.read_jsonl(Path(one.path), files.Wanted([], ()), n_pieces=1)
-            yield Batch(
-                one.entity,
-                rows.table,
-                file=one.label,
-                line=rows.line,
-                partition_on=np.full(len(rows.line), np.datetime64(day)),
-                errors=rows.errors,
-                broken=rows.broken,
-                columns=rows.columns,
-            )
+            yield files.batch(one.entity, rows, one.label, day)
 
     def discover(self) -> dict[str, list[Found]]:
         """From the first rows of the newest file of each entity; without entities, of all files as ``events``."""
@@ -242,7 +229,7 @@ def spool(stream: Stream, conn: psycopg.Connection, first: date, last: date) -> 
             try:
                 sha256, n_bytes, n_lines = _copy(arrival.path, writer)
                 checksums.check(arrival, sha256)
-            except (EOFError, zlib.error, zstandard.ZstdError) as error:
+            except EOFError as error:
                 problems.append(f"{arrival.label} is cut off or damaged ({error})")
                 continue
             except SourceError as error:
@@ -470,30 +457,40 @@ def _copy(path: str, writer: _Writer) -> tuple[str, int, int]:
 
     ``SourceError`` where a line is too long, or a plain file stops within a line.
     """
-    sha256 = hashlib.sha256()
-    n_bytes = n_lines = 0
-
-    def delivered(size: int) -> Iterator[bytes]:
-        nonlocal n_bytes
-        with open(path, "rb", buffering=0) as handle:
-            while chunk := handle.read(size):
-                sha256.update(chunk)
-                n_bytes += len(chunk)
-                yield chunk
-
+    n_lines = 0
     first, lines = 1, [b""]
-    for first, lines in _lines(_plain(path, delivered), writer.label):
-        if first == 1:
-            lines[0] = lines[0].removeprefix(files.BOM)
-        numbered = [(number, line) for number, line in enumerate(lines, first) if line and not line.isspace()]
-        writer.write(numbered)
-        n_lines += len(numbered)
+    with open(path, "rb", buffering=0) as handle:
+        delivered = _Delivered(handle)
+        for first, lines in _lines(_plain(path, delivered), writer.label):
+            if first == 1:
+                lines[0] = lines[0].removeprefix(files.BOM)
+            numbered = [(number, line) for number, line in enumerate(lines, first) if line and not line.isspace()]
+            writer.write(numbered)
+            n_lines += len(numbered)
     # What is packed says itself where it ends.
-    if not path.endswith(PACKED) and not _is_whole(lines[-1]):
+    if Path(path).suffix not in files.COMPRESSED and not _is_whole(lines[-1]):
         raise SourceError(
             f"{writer.label} is cut off (file_is_complete): line {first}, its last, has no end and is no JSON object"
         )
-    return sha256.hexdigest(), n_bytes, n_lines
+    return delivered.sha256.hexdigest(), delivered.n_bytes, n_lines
+
+
+class _Delivered(io.RawIOBase):
+    """A file as it was delivered: what is read of it is counted and goes into its checksum."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.handle = handle
+        self.sha256 = hashlib.sha256()
+        self.n_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.handle.read(size)
+        self.sha256.update(data)
+        self.n_bytes += len(data)
+        return data
 
 
 def _is_whole(last: bytes) -> bool:
@@ -525,31 +522,22 @@ def _lines(chunks: Iterable[bytes], label: str) -> Iterator[tuple[int, list[byte
     yield number, [b"".join(rest)]
 
 
-def _plain(path: str, delivered: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
-    """A file's content. ``EOFError`` and the library's own error where it is cut off or damaged."""
-    if path.endswith(PACKED):
-        start: Callable[[], Any] = (
-            (lambda: zlib.decompressobj(zlib.MAX_WBITS + 16))
-            if path.endswith(".gz")
-            else zstandard.ZstdDecompressor().decompressobj
-        )
-        return _decompressed(delivered(PACKED_BYTES), start)
-    return delivered(CHUNK_BYTES)
-
-
-def _decompressed(chunks: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
-    """Frame after frame; the libraries' own readers do not all notice a cut one."""
-    frame = start()
-    n_in = 0
-    for chunk in chunks:
-        while chunk:
-            if frame.eof:
-                frame, n_in = start(), 0
-            n_in += len(chunk)
-            yield frame.decompress(chunk)
-            chunk = frame.unused_data if frame.eof else b""
-    if not frame.eof:
-        raise EOFError("it ends in the middle" if n_in else "it is empty")
+def _plain(path: str, delivered: _Delivered) -> Iterator[bytes]:
+    """A file's content, ``CHUNK_BYTES`` at a time whatever a packed byte holds. ``EOFError``: cut off or damaged."""
+    packed = files.COMPRESSED.get(Path(path).suffix)
+    if packed is None:
+        while data := delivered.read(CHUNK_BYTES):
+            yield data
+        return
+    try:
+        # Python's own readers of .zst do not notice a cut one.
+        with pa.CompressedInputStream(pa.PythonFile(delivered, mode="r"), packed) as stream:
+            while data := stream.read(CHUNK_BYTES):
+                yield data
+    except OSError as error:
+        raise EOFError(str(error)) from error
+    if not delivered.n_bytes:
+        raise EOFError("it is empty")
 
 
 def _one(conn: psycopg.Connection, query: str, *values: object) -> Any:

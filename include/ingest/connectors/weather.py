@@ -74,8 +74,14 @@ class Weather(Connector):
         return {name: [*made, *values] for name in self.source.entities}
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
+        return self._read(first, last, keeps=True)
+
+    def look(self, day: date) -> Iterator[Batch]:
+        return self._read(day, day, keeps=False)
+
+    def _read(self, first: date, last: date, *, keeps: bool) -> Iterator[Batch]:
         since = max(first - timedelta(days=self.connection.revisit_days), self.connection.first_day)
-        by_place = {place: self._weather(place, since, last) for place in sorted(self.connection.places)}
+        by_place = {place: self._weather(place, since, last, keeps) for place in sorted(self.connection.places)}
         rows: list[dict[str, Any]] = []
         known_on: list[date] = []
         for day in days(first, last):
@@ -97,12 +103,14 @@ class Weather(Connector):
                 known_at=partition_on.astype("datetime64[us]") + DAY - TICK,
             )
 
-    def _weather(self, place: str, first: date, last: date) -> dict[date, tuple[Values, bool]]:
+    def _weather(self, place: str, first: date, last: date, keeps: bool) -> dict[date, tuple[Values, bool]]:
         """For every day the values and whether they are estimated."""
         kept = _Kept(settings().home / "cache" / "weather" / self.source.source / place)
         try:
             answered = self._ask(place, first, last)
             kept.add(answered)
+            if keeps:
+                kept.write()
         except Unreachable as error:
             print(f"{error} The weather of {place} is taken from what is kept, or estimated.")
             answered = {}
@@ -152,6 +160,7 @@ class _Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.months: dict[str, dict[str, Values]] = {}
+        self.changed: set[str] = set()
 
     def _month(self, month: str) -> dict[str, Values]:
         if month not in self.months:
@@ -160,15 +169,17 @@ class _Kept:
         return self.months[month]
 
     def add(self, answered: dict[date, Values]) -> None:
-        """Keep the days; a reader sees a month's file as it was or as it is now."""
-        changed = set()
+        """Know the days."""
         for day, values in answered.items():
             month = str(day)[:7]
             if self._month(month).get(str(day)) != values:
                 self._month(month)[str(day)] = values
-                changed.add(month)
+                self.changed.add(month)
+
+    def write(self) -> None:
+        """Keep what was added; a reader sees a month's file as it was or as it is now."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for month in changed:
+        for month in self.changed:
             beside = self.folder / f".{month}.{os.getpid()}"
             beside.write_text(json.dumps(self.months[month], indent=1))
             beside.replace(self.folder / f"{month}.json")

@@ -8,18 +8,10 @@ from include.ingest.connectors import SourceError, connector
 from include.ingest.extract import extract, span
 from include.ingest.replay import EVENTS
 from include.ingest.sources import Source
-from include.settings import settings
+
+pytestmark = pytest.mark.usefixtures("home")
 
 FILE = "year;month;day;Till;No;Amount\n2025;3;2;1;7;1.5\n2025;11;30;1;8;2\n2025;3;2;1;7;1.5\n2025;3;2;2;;1\n"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
-    monkeypatch.setenv("EMPORIUM_SECRET_PSEUDONYM_KEY", "a key for tests")
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
 
 
 def _source(time_zone="UTC", **entity):

@@ -9,31 +9,9 @@ from include.ingest.connectors import Batch, Connector, SourceError
 from include.ingest.extract import extract, extracts, span
 from include.ingest.sources import Source, load_source
 from include.settings import settings
+from tests.outlet import drop
 
 DAY = date(2025, 3, 2)
-OUTLET = {
-    "orders": "order_id,customer_email,customer_region,ordered_at,status,currency,updated_at",
-    "order_items": "order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at",
-    "payments": "order_id,payment_id,payment_type,installments,amount,paid_at",
-    "shipments": "order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at",
-}
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
-    monkeypatch.setenv("EMPORIUM_SECRET_PSEUDONYM_KEY", "a key for tests")
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
-
-
-def _drop(home, day, **rows):
-    folder = home / "demo" / "outlet" / str(day)
-    folder.mkdir(parents=True)
-    for entity, header in OUTLET.items():
-        (folder / f"{entity}.csv").write_text("\n".join([header, *rows.get(entity, [])]) + "\n")
-    return folder
 
 
 def _outlet(first=DAY, last=DAY):
@@ -43,7 +21,7 @@ def _outlet(first=DAY, last=DAY):
 def test_what_a_days_file_says_was_known_on_that_day(home):
     row = "{},ann@example.org,Ohio,2025-03-01T10:00:00Z,created,USD,{}"
     times = ["2025-03-02T11:00:00Z", "2025-03-01T11:00:00Z", "2025-03-09T11:00:00Z", "soon"]
-    _drop(home, DAY, orders=[row.format(at, time) for at, time in enumerate(times)])
+    drop(DAY, orders=[row.format(at, time) for at, time in enumerate(times)])
     rows = _outlet()["orders"].rows
     assert rows["partition_on"].to_pylist() == [DAY] * 4
     assert rows["known_at"].to_pylist() == [
@@ -60,7 +38,7 @@ def test_nothing_personal_is_in_the_rows_whatever_column_it_stands_in(home):
     good = "1,ann@example.org,Ohio,2025-03-02T10:00:00Z,created,USD,2025-03-02T10:00:00Z"
     shifted = "2,Ohio,ann@example.org,2025-03-02T10:00:00Z,created,USD,2025-03-02T10:00:00Z"
     broken = "3,ann@example.org,Ohio"
-    _drop(home, DAY, orders=[good, shifted, broken])
+    drop(DAY, orders=[good, shifted, broken])
     found = _outlet()["orders"]
     assert "ann@" not in str(found.rows.to_pylist())
     assert found.rows["customer_region"].to_pylist() == ["Ohio", "***@***", None]
@@ -69,7 +47,7 @@ def test_nothing_personal_is_in_the_rows_whatever_column_it_stands_in(home):
 
 
 def test_a_missing_days_file_names_the_path_unless_it_is_optional(home):
-    folder = _drop(home, DAY)
+    folder = drop(DAY)
     assert _outlet()["products"].rows.num_rows == 0
     (folder / "payments.csv").unlink()
     with pytest.raises(SourceError, match=r"2025-03-02/payments\.csv .* has not delivered 2025-03-02"):
@@ -80,9 +58,9 @@ def test_a_missing_days_file_names_the_path_unless_it_is_optional(home):
 
 def test_a_range_of_days_keeps_each_day_apart(home):
     row = "{},a@b.org,Ohio,2025-03-01T10:00:00Z,created,USD,2025-03-02T10:00:00Z"
-    _drop(home, date(2025, 3, 1), orders=[row.format(1)])
-    _drop(home, date(2025, 3, 2))
-    _drop(home, date(2025, 3, 3), orders=[row.format(2), row.format(3)])
+    drop(date(2025, 3, 1), orders=[row.format(1)])
+    drop(date(2025, 3, 2))
+    drop(date(2025, 3, 3), orders=[row.format(2), row.format(3)])
     rows = _outlet(date(2025, 3, 1), date(2025, 3, 3))["orders"].rows
     assert rows["partition_on"].to_pylist() == [date(2025, 3, 1), date(2025, 3, 3), date(2025, 3, 3)]
 

@@ -11,19 +11,9 @@ import pytest
 from include.ingest.connectors import SourceError, connector
 from include.ingest.extract import extract, span
 from include.ingest.sources import Source
-from include.settings import settings
 
 DAY = date(2025, 3, 2)
 NEXT = date(2025, 3, 3)
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
-    monkeypatch.setenv("EMPORIUM_SECRET_PSEUDONYM_KEY", "a key for tests")
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
 
 
 def _source(connection=None, read=None, time_zone="UTC", **entity):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from include.ingest.sources import FOLDER, load_source, parse_source, sources
+from include.ingest.sources import FOLDER, Entity, load_source, parse_source, sources
 from include.settings import ROOT
 
 GOOD = """
@@ -42,6 +42,24 @@ def test_a_good_yaml_is_read(tmp_path):
     assert source.entities["orders"].source_columns == {"order_id": "order_id", "total": "total"}
 
 
+def _changes(columns, **more):
+    entity = Entity.model_validate(
+        {"key": [columns[0]], "columns": {columns[0]: {"required": True}} | {name: {} for name in columns[1:]}, **more}
+    )
+    return {thing: change.column for thing, change in entity.changes.items()}
+
+
+def test_a_row_changes_its_order_else_its_product_but_not_every_product_of_a_snapshot():
+    assert _changes(["line_id", "order_id", "product_id"]) == {"orders": "order_id"}
+    assert _changes(["product_id", "name"]) == {"products": "product_id"}
+    assert _changes(["product_id", "name"], read={"snapshot": True}) == {}
+    assert _changes(["sku", "name"], changes={"products": "sku"}) == {"products": "sku"}
+    assert _changes(["order_id", "email"], changes={"customers": "email"}) == {
+        "orders": "order_id",
+        "customers": "email",
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -58,6 +76,13 @@ def test_a_good_yaml_is_read(tmp_path):
         ("      total:", "      partition_on:", "partition_on is what ingest adds"),
         ("      total:", "      partition_month:", "partition_month is what ingest adds"),
         ("      total:", "      _total:", "entities.orders.columns._total"),
+        ("    columns:", "    changes: {customers: email}\n    columns:", "entities.orders: `changes` names email"),
+        ("    columns:", "    changes: {baskets: total}\n    columns:", "entities.orders.changes.baskets"),
+        (
+            "    columns:",
+            "    changes: {products: {column: total, through: items.id}}\n    columns:",
+            "`changes` of orders: there is no items.id",
+        ),
         ("source: corner_shop", "source: [", "is not YAML"),
     ],
 )

@@ -62,7 +62,7 @@ def _status_by_hand(row, day):
 
 
 @given(orders)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_time_after_the_partitions_end_is_visible(rows):
     for at, day, known_at, version in _versions(rows):
         end = datetime.combine(day + timedelta(days=1), datetime.min.time())
@@ -77,7 +77,7 @@ def test_no_time_after_the_partitions_end_is_visible(rows):
 
 
 @given(orders)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_an_order_has_one_version_per_day_with_news_and_the_status_of_that_day(rows):
     found = {(at, day): version["order_status"] for at, day, _, version in _versions(rows)}
     expected = {}
@@ -90,7 +90,7 @@ def test_an_order_has_one_version_per_day_with_news_and_the_status_of_that_day(r
 
 
 @given(orders, st.integers(0, 25))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_day_by_day_and_all_at_once_are_the_same(rows, offset):
     cut = FIRST.date() + timedelta(days=offset)
     split = _versions(rows, SPAN[0], cut) + _versions(rows, cut + timedelta(days=1), SPAN[1])
@@ -149,7 +149,7 @@ lines = st.lists(
 
 
 @given(lines, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_line_has_the_same_number_wherever_it_stands(rows, random):
     def numbers(of):
         table = pa.table({name: [row[at] for row in of] for at, name in enumerate(("invoice", "code", "note"))})

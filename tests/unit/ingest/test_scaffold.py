@@ -204,7 +204,7 @@ def test_command_lists_sources_and_types():
     done = CliRunner().invoke(app, ["source", "list"])
     assert done.exit_code == 0
     assert "demo_outlet" in done.output
-    assert "types: dump, files, holidays, rest, sql, stream, weather" in done.output
+    assert "types: dump, files, holidays, rates, rest, sql, stream, weather" in done.output
 
 
 @pytest.mark.parametrize(

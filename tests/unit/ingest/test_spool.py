@@ -6,7 +6,6 @@ import os
 import re
 import time
 import tracemalloc
-import zlib
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -97,9 +96,12 @@ def test_a_large_file_is_cut_into_pieces_of_a_bounded_size(tmp_path, monkeypatch
     assert max(sizes) < 5000 + 4000, "a chunk more, and what stands before each line"
 
 
+PACK = {".gz": gzip.compress, ".zst": zstandard.compress}
+
+
 @pytest.mark.parametrize("name", ["a.gz", "a.zst"])
 def test_packed_files_of_several_frames_are_read_whole_and_cut_ones_are_refused(tmp_path, name):
-    pack = gzip.compress if name.endswith("gz") else zstandard.ZstdCompressor().compress
+    pack = PACK[Path(name).suffix]
     content = pack(b"1\n" * 100_000) + pack(b"2\n3")
     lines, _ = _pieces({name: content}, tmp_path)
     assert len(lines) == 100_002
@@ -108,7 +110,7 @@ def test_packed_files_of_several_frames_are_read_whole_and_cut_ones_are_refused(
         (tmp_path / name).write_bytes(content[:cut])
         writer = _Writer(tmp_path / "cut")
         writer.begin("events", DAY, name)
-        with pytest.raises((EOFError, zlib.error, zstandard.ZstdError)):
+        with pytest.raises(EOFError):
             _copy(str(tmp_path / name), writer)
 
 
@@ -170,12 +172,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, monkeypatch, c
     assert _taken(tmp_path, mark + b"{}\n" + mark + b"{}\n") == [b"1\t{}", b"2\t" + mark + b"{}"]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
 @pytest.mark.parametrize("end", [b"", b"\n{}\n"])
 def test_a_file_with_a_line_of_any_length_is_refused_and_never_held_in_memory(tmp_path, monkeypatch, name, end):
-    content = b"{}\n{}\n" + b"x" * (200 * 2**20) + end
+    content = b"{}\n{}\n" + b"x" * (50 * 2**20) + end
     path = tmp_path / name
-    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    # Packed, all of it is a few KB.
+    path.write_bytes(PACK[path.suffix](content, 1) if path.suffix in PACK else content)
     del content
     writer = _Writer(tmp_path / "pieces")
     writer.begin("events", DAY, f"clicks/{name}")
@@ -183,11 +186,11 @@ def test_a_file_with_a_line_of_any_length_is_refused_and_never_held_in_memory(tm
     try:
         with pytest.raises(SourceError, match=rf"clicks/{name}: line 3 is longer than 16 MB"):
             _copy(str(path), writer)
-        assert tracemalloc.get_traced_memory()[1] < 150 * 2**20
+        assert tracemalloc.get_traced_memory()[1] < 24 * 2**20
     finally:
         tracemalloc.stop()
     path.write_bytes(b'{"id": "' + b"x" * (15 * 2**20) + b'"}\n')
-    assert name.endswith(".gz") or _copy(str(path), writer)[2] == 1
+    assert path.suffix in PACK or _copy(str(path), writer)[2] == 1
 
 
 def test_a_file_delivered_again_with_an_older_time_is_looked_at(tmp_path):

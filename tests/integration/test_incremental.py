@@ -1,0 +1,496 @@
+"""Incremental builds: whatever order days arrive in, what is built by touched keys is what a full refresh builds."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+from psycopg import sql
+
+from include import dbt
+from include.ingest import deletes, drift, touched
+from include.ingest.sources import Column, Entity, Source, load_source, sources
+from include.ingest.tables import SESSIONS, columns, prepare
+from include.settings import ROOT
+from include.warehouse import work
+from include.warehouse.copy import copy_table
+from include.warehouse.engine import connect
+from tests.integration.test_dbt_build import empty_raw, rows
+
+pytestmark = pytest.mark.integration
+
+SEEDS = range(24)
+DAYS = [date(2025, 1, 1) + timedelta(days=n) for n in range(5)]
+SHARED = ("ecb_rates", "holidays", "weather")
+"""Sources whose keys belong to no seed: the first one's rows stand for all."""
+
+CHOICES: dict[str, list] = {
+    "order_status_id": [0, 1, 1, 2, 3, 5, 7, 13],
+    "code": ["shipping", "sub_total", "USD"],
+    "currency": ["USD", "EUR", "BRL"],
+    "currency_code": ["USD", "EUR"],
+    "currency_value": ["1.0", "1.25"],
+    "units_per_eur": ["1.1", "0.5", "4"],
+    "return_action_id": [1, 2, 3],
+}
+MODELS = ["--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"]
+PRODUCTS = ("product_id", "sku", "stock_code")
+VENDORS = ("vendor_id", "vendor_code", "seller_id", "manufacturer_id")
+
+
+def value(rng: random.Random, seed: int, source: Source, name: str, entity: Entity, column: Column, day: date) -> Any:
+    """Something that the column may hold; ids are the seed's own, few, and shared by the tables of a source."""
+    things = {change.column: thing for thing, change in entity.changes.items()}
+    is_number = column.type in ("integer", "bigint")
+
+    def one_of(n: int, prefix: str) -> Any:
+        at = rng.randrange(n)
+        return 10 * seed + at if is_number else f"{prefix}{seed}-{at}"
+
+    if things.get(name) == "orders":
+        found = one_of(4, "o")
+        return found if is_number or source.source != "online_retail" or rng.random() < 0.7 else f"C{found}"
+    if not column.required and rng.random() < 0.15:
+        return None
+    if things.get(name) == "customers":
+        return f"c{seed}-{rng.randrange(3)}"
+    if name in PRODUCTS:
+        return one_of(3, "p")
+    if name == "return_id":
+        return one_of(3, "r")
+    if name in VENDORS:
+        return one_of(2, "v")
+    if name in CHOICES and not (name == "order_status_id" and "history" not in str(entity.key) and rng.random() < 0.5):
+        return rng.choice(CHOICES[name])
+    if name == "order_status_id":
+        return rng.choice([0, 1])
+    if column.values:
+        return rng.choice(column.values)
+    if column.pattern and column.pattern.startswith("^[A-Z]"):
+        return rng.choice(["USD", "BRL"] if "{3}" in column.pattern else ["BR", "US"])
+    if is_number:
+        low = max(int(column.min or 0), 1)
+        return low + rng.randrange(4) if name not in entity.key else 10 * seed + rng.randrange(4)
+    if column.type == "numeric(18,4)":
+        return rng.randrange(1, 10_000) / 100
+    if column.type == "timestamptz":
+        return at(rng.choice([one for one in DAYS if one <= day]), rng)
+    if column.type == "date":
+        return day
+    if column.type == "boolean":
+        return rng.random() < 0.8
+    return f"t{seed}-{rng.randrange(3)}"
+
+
+def at(day: date, rng: random.Random) -> datetime:
+    return datetime(day.year, day.month, day.day, rng.choice([8, 8, 12, 20]), tzinfo=UTC)
+
+
+def made(rng: random.Random, seed: int, source: Source, day: date) -> dict[str, dict[tuple, dict]]:
+    """Some rows of a day, by entity and key; none where the day brought nothing."""
+    found: dict[str, dict[tuple, dict]] = {}
+    for name, entity in source.raw_entities.items():
+        for _ in range(rng.choice([0, 1, 2, 3])):
+            row = {one: value(rng, seed, source, one, entity, about, day) for one, about in entity.columns.items()}
+            key = tuple(row[one] for one in entity.key)
+            # A row of an order stays with its order, a review with its product: the key decides which one that is.
+            whose = f"{source.source}.{name}.{key}"
+            if row.get("return_id") is not None:
+                whose = f"{source.source}.return.{row['return_id']}"
+            belongs = random.Random(zlib.crc32(whose.encode()))
+            for change in [entity.changes[thing] for thing in ("orders", "products") if thing in entity.changes]:
+                if change.column not in entity.key:
+                    row[change.column] = value(belongs, seed, source, change.column, entity,
+                                               entity.columns[change.column], day)  # fmt: skip
+            known = {"partition_on": day, "known_at": at(day, rng), "_file": f"f{rng.random()}", "_line": 1,
+                     "_deleted": rng.random() < 0.1}  # fmt: skip
+            found.setdefault(name, {})[key] = row | known
+    return found
+
+
+class World:
+    """What each seed's sources say of each day, and the loads that bring it into raw."""
+
+    def __init__(self) -> None:
+        self.said: dict[tuple[str, date], dict[int, dict[str, dict[tuple, dict]]]] = {}
+
+    def arrive(self, rng: random.Random, seed: int) -> tuple[str, date]:
+        """A day of a source arrives: new, late, changed, without some of its rows, or as it was. Not yet loaded."""
+        names = [one.source for one in sources() if one.provides and one.raw_entities
+                 and (seed == SEEDS[0] or one.source not in SHARED)]  # fmt: skip
+        source, day = load_source(rng.choice(names)), rng.choice(DAYS)
+        there = self.said.setdefault((source.source, day), {})
+        if (how := rng.random()) < 0.7 or seed not in there:
+            there[seed] = made(rng, seed, source, day)
+        elif how < 0.9:
+            there[seed] = {
+                name: {key: row for key, row in found.items() if rng.random() < 0.5}
+                for name, found in there[seed].items()
+            }
+        return source.source, day
+
+    def load(self, conn: psycopg.Connection, name: str, day: date) -> None:
+        """Replace a day in raw as the loader does, with its record of what changed."""
+        source = load_source(name)
+        changes = touched.Changes(conn, source)
+        for entity_name, entity in source.raw_entities.items():
+            kinds = columns(entity)
+            changes.before(entity_name, entity, kinds, day, day)
+            conn.execute(
+                sql.SQL("delete from {} where partition_on = %s").format(sql.Identifier(f"raw_{name}", entity_name)),
+                (day,),
+            )
+            found = {
+                key: row for said in self.said[name, day].values() for key, row in said.get(entity_name, {}).items()
+            }
+            if found:
+                fill(conn, f"raw_{name}.{entity_name}", kinds, list(found.values()))
+            deletes.fill_tombstones(conn, source, entity_name, day, day)
+            changes.after(entity_name, entity, kinds, day, day)
+        changes.write()
+
+
+def fill(conn: psycopg.Connection, table: str, kinds: dict[str, str], found: list[dict]) -> None:
+    texts = {
+        one: pa.array([None if row[one] is None else str(row[one]) for row in found], pa.string()) for one in kinds
+    }
+    copy_table(conn, table, pa.table(texts))
+
+
+def sessions_arrive(conn: psycopg.Connection, rng: random.Random, seed: int) -> None:
+    """A visitor's day is made anew, as spark_jobs.sessions does."""
+    day, visitor = rng.choice(DAYS), f"v{seed}-{rng.randrange(2)}"
+    conn.execute(
+        "delete from raw_demo_clicks.sessions where session_on = %s and visitor_id = %s", (day, visitor)
+    )  # fmt: skip
+    found = [
+        dict.fromkeys(SESSIONS)
+        | {"session_id": f"{visitor}-{day}-{n}", "marketplace": "demo_shop", "visitor_id": visitor, "session_on": day,
+           "customer_id": rng.choice([None, f"c{seed}-1"]), "started_at": at(day, rng), "ended_at": at(day, rng),
+           "n_events": 3, "n_product_views": rng.randrange(3), "n_cart_adds": 0, "n_purchases": 0,
+           "campaign": rng.choice([None, "mail"]), "is_bot": rng.random() < 0.2, "known_at": at(day, rng)}
+        for n in range(rng.randrange(3))
+    ]  # fmt: skip
+    if found:
+        fill(conn, "raw_demo_clicks.sessions", SESSIONS, found)
+    touched.record(conn, "demo_clicks", "session_days", sql.SQL("select {}::text").format(sql.Literal(day)))
+
+
+@pytest.fixture(scope="module")
+def raw(warehouse: Path) -> Iterator[None]:
+    prepare()
+    empty_raw()
+    yield
+    empty_raw()
+    with connect() as conn:
+        conn.execute("truncate ops.touched_key, ops.touched_work, ops.warehouse_state")
+    with connect("transformer") as conn:
+        for schema in ("core", "intermediate", "staging"):
+            for kind, name in conn.execute(
+                "select case table_type when 'VIEW' then 'view' else 'table' end, table_name "
+                "from information_schema.tables where table_schema = %s and table_name !~ 'probe'",
+                (schema,),
+            ).fetchall():
+                conn.execute(f"drop {kind} if exists {schema}.{name} cascade")  # type: ignore[arg-type]
+
+
+def build(*options: str) -> None:
+    """All models, without their tests: a build that is green."""
+    assert dbt.run("build", [*MODELS, *options]) == 0
+    with connect("transformer") as conn:
+        work.done(conn, dbt.fingerprint(drift.staged(conn)))
+
+
+def built_tables() -> list[str]:
+    return [
+        f"{schema}.{name}"
+        for schema, name in rows(
+            "select schemaname, tablename from pg_tables where schemaname in ('core', 'intermediate', 'staging') "
+            "and tablename !~ 'probe|int_touched' order by 1, 2"
+        )
+    ]
+
+
+def keep(tables: list[str]) -> None:
+    with connect() as conn:
+        conn.execute("drop schema if exists kept cascade")
+        conn.execute("create schema kept")
+        for table in tables:
+            conn.execute(f'create table kept."{table}" as table {table}')  # type: ignore[arg-type]
+
+
+def differences(tables: list[str]) -> dict[str, list[tuple]]:
+    """Rows that were kept and are no more, or are and were not kept, a few of each table."""
+    found = {}
+    with connect() as conn:
+        for table in tables:
+            names = [
+                name
+                for (name,) in conn.execute(
+                    "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 "
+                    "and not attisdropped order by attnum",
+                    (table,),
+                )
+            ]
+            listed = ", ".join(names)
+            query = (
+                f"(select 'incremental', * from (select {listed} from kept.\"{table}\" except all "
+                f"select {listed} from {table}) as gone limit 3) union all "
+                f"(select 'full', * from (select {listed} from {table} except all "
+                f'select {listed} from kept."{table}") as new limit 3)'
+            )
+            if rest := conn.execute(query).fetchall():  # type: ignore[arg-type]
+                found[table] = rest
+        conn.execute("drop schema kept cascade")
+    return found
+
+
+@pytest.fixture(scope="module")
+def world(raw: None) -> World:
+    return World()
+
+
+def test_any_order_of_arrival_gives_what_a_full_refresh_gives(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    rngs = {seed: random.Random(seed) for seed in SEEDS}
+
+    def arrivals(n: int) -> None:
+        with connect("loader") as conn:
+            for name, day in dict.fromkeys(world.arrive(rngs[seed], seed) for seed in SEEDS for _ in range(n)):
+                world.load(conn, name, day)
+                conn.commit()
+            for seed in SEEDS:
+                sessions_arrive(conn, rngs[seed], seed)
+
+    arrivals(4)
+    build()
+    capsys.readouterr()
+    for night in range(3):
+        arrivals(3)
+        if night == 1:
+            # A build that ends half way, whatever ended it, and more days before the next one.
+            half = [
+                "--select",
+                "staging",
+                "intermediate.touched",
+                "intermediate.lookups",
+                "int_orders__current",
+                "fact_order",
+            ]
+            assert dbt.run("build", [*MODELS, *half]) == 0
+            arrivals(2)
+        build()
+    assert "everything is built" not in capsys.readouterr().out
+    tables = built_tables()
+    keep(tables)
+    build("--full-refresh")
+    assert differences(tables) == {}
+
+
+def an_old_order(world: World) -> tuple[date, str]:
+    """A demo_outlet order outside every lookback that one day alone tells of, and the day."""
+    told: dict[str, set[date]] = {}
+    for (name, day), said in world.said.items():
+        for found in said.values() if name == "demo_outlet" else ():
+            for (order_id,) in found.get("orders", {}):
+                told.setdefault(order_id, set()).add(day)
+    old = rows(
+        "select order_id from core.fact_order where marketplace = 'demo_outlet' and ordered_on <= "
+        "(select max(ordered_on) - 3 from core.fact_order where marketplace = 'demo_outlet') order by 1"
+    )
+    return next((min(told[order_id]), order_id) for (order_id,) in old if len(told[order_id]) == 1)
+
+
+def change_status(world: World, day: date, order_id: str, status: str) -> None:
+    for found in world.said["demo_outlet", day].values():
+        if (order_id,) in found.get("orders", {}):
+            found["orders"][order_id,] |= {"status": status, "_deleted": False}
+    with connect("loader") as conn:
+        world.load(conn, "demo_outlet", day)
+
+
+def test_a_backfill_of_an_old_day_changes_only_what_depends_on_it(world: World) -> None:
+    day, order_id = an_old_order(world)
+    change_status(world, day, order_id, "returned")
+    [(before,)] = rows("select pg_current_xact_id()::text::bigint")
+    build()
+    assert rows(f"select status from core.fact_order where order_id = '{order_id}'") == [("returned",)]
+    recent = "ordered_on > (select max(n.ordered_on) - 2 from core.fact_order as n where n.marketplace = o.marketplace)"
+    for table in (
+        "fact_order",
+        "fact_payment",
+        "fact_delivery",
+        "fact_refund",
+        "version_orders",
+        "version_order_items",
+    ):
+        written = rows(
+            f"select distinct order_id from core.{table} where xmin::text::bigint >= {before} "
+            f"and (marketplace, order_id) not in "
+            f"(select marketplace, order_id from core.fact_order as o where {recent} "
+            f"union all select marketplace, order_id from core.fact_order_item as o where {recent})"
+        )
+        assert written in ([], [(order_id,)]), table
+    assert rows(f"select count(*) from core.fact_session where xmin::text::bigint >= {before}") == [(0,)]
+
+
+def test_the_newest_days_are_read_again_whatever_the_loader_says(world: World) -> None:
+    [(recent,)] = rows(
+        "select order_id from core.fact_order where marketplace = 'demo_outlet' and status <> 'shipped' "
+        "order by ordered_on desc, order_id limit 1"
+    )
+    _, old = an_old_order(world)
+    with connect() as conn:
+        conn.execute("update raw_demo_outlet.orders set status = 'shipped' where order_id = any(%s)", ([recent, old],))
+    build()
+    found = rows(
+        "select order_id, status from core.fact_order where marketplace = 'demo_outlet' and status = 'shipped'"
+    )
+    assert (recent, "shipped") in found
+    assert (old, "shipped") not in found
+
+
+def test_a_killed_build_leaves_no_query_and_the_next_one_heals(world: World) -> None:
+    day, order_id = an_old_order(world)
+    change_status(world, day, order_id, "canceled")
+    waiting = "select count(*) from pg_stat_activity where application_name = 'emporium-dbt' and state = 'active'"
+    command = f"from include import dbt; dbt.run('build', {MODELS!r})"
+    with connect() as holder:
+        holder.execute("lock table core.fact_delivery in access exclusive mode")
+        with subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            until(lambda: rows(f"{waiting} and wait_event_type = 'Lock'") != [(0,)])
+            os.kill(process.pid, signal.SIGKILL)
+        # The lock is still held: without the check of its client the query would wait for it for ever.
+        until(lambda: rows(waiting) == [(0,)])
+    assert rows("select key from ops.touched_work where thing = 'orders' and source = 'demo_outlet'") == [(order_id,)]
+    build()
+    assert rows("select count(*) from ops.touched_work") == [(0,)]
+    assert rows(f"select status from core.fact_order where order_id = '{order_id}'") == [("canceled",)]
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_two_builds_take_turns(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor() as pool, connect("transformer", autocommit=True) as first:
+        first.execute("select pg_advisory_lock(hashtext('emporium.dbt'))")
+        second = pool.submit(dbt.run, "build", ["--select", "dim_date", "--exclude-resource-type", "test"])
+        until(lambda: "another dbt is building" in capsys.readouterr().out)
+        assert not second.done()
+        first.execute("select pg_advisory_unlock_all()")
+        assert second.result() == 0
+
+
+@pytest.fixture
+def olist(raw: None) -> Iterator[Callable[[list[dict], list[dict]], set[tuple[str, str]]]]:
+    """Loads orders and customers of one day in place of what was there; returns the keys that this touched."""
+    source, day = load_source("olist"), date(2017, 1, 1)
+
+    def load(orders: list[dict], customers: list[dict], file: str = "a.csv") -> set[tuple[str, str]]:
+        nothing = dict.fromkeys([*source.entities["orders"].columns, *source.entities["customers"].columns])
+        known = {
+            "partition_on": day,
+            "known_at": at(day, random.Random(1)),
+            "_file": file,
+            "_line": 1,
+            "_deleted": False,
+        }
+        with connect("loader") as conn:
+            changes = touched.Changes(conn, source)
+            for name, found in (("orders", orders), ("customers", customers)):
+                entity = source.entities[name]
+                kinds = columns(entity)
+                changes.before(name, entity, kinds, day, day)
+                conn.execute(f"delete from raw_olist.{name} where partition_on = '{day}'")  # type: ignore[arg-type]
+                fill(conn, f"raw_olist.{name}", kinds, [nothing | known | row for row in found])
+                changes.after(name, entity, kinds, day, day)
+            changes.write()
+        with connect() as conn:
+            told = conn.execute("select thing, key from ops.touched_key where source = 'olist'").fetchall()
+            conn.execute("truncate ops.touched_key")
+        return set(told)
+
+    load([], [])
+    yield load
+    load([], [])
+
+
+def order(order_id: str, status: str = "created", customer: str = "k1") -> dict:
+    return {"order_id": order_id, "customer_id": customer, "order_status": status,
+            "order_purchase_timestamp": "2017-01-01 10:00+00"}  # fmt: skip
+
+
+def test_a_load_touches_what_its_rows_were_and_what_they_are(olist: Callable[..., set]) -> None:
+    people = [{"customer_id": "k1", "customer_unique_id": "ann"}, {"customer_id": "k2", "customer_unique_id": "bob"}]
+    everything = {("orders", "A"), ("orders", "B"), ("customers", "ann"), ("customers", "bob")}
+    assert olist([order("A"), order("B", customer="k2")], people) == everything
+    # The same again, from another file, changes nothing.
+    assert olist([order("B", customer="k2"), order("A")], people, file="b.csv") == set()
+    assert olist([order("A", "shipped"), order("B", customer="k2")], people) == {("orders", "A")}
+    # Whoever a customer row is of, and the orders that name it.
+    moved = [people[0], {"customer_id": "k2", "customer_unique_id": "eve"}]
+    assert olist([order("A", "shipped"), order("B", customer="k2")], moved) == {
+        ("customers", "bob"), ("customers", "eve"), ("orders", "B"),
+    }  # fmt: skip
+    assert olist([order("B", customer="k2")], moved) == {("orders", "A")}
+
+
+def test_a_first_load_of_many_rows_touches_everything_by_one_key(
+    olist: Callable[..., set], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect() as conn:
+        conn.execute("truncate raw_olist.orders, raw_olist.customers")
+    monkeypatch.setattr(touched, "MANY_ROWS", 1)
+    assert olist([order("A"), order("B")], []) == {("orders", "*")}
+
+
+def test_a_build_takes_the_keys_that_were_committed_and_no_others(raw: None) -> None:
+    def key(conn: psycopg.Connection, name: str) -> None:
+        touched.record(conn, "olist", "orders", sql.SQL("select {}").format(sql.Literal(name)))
+
+    with connect() as conn:
+        conn.execute("truncate ops.touched_key, ops.touched_work")
+    with connect("loader") as load, connect("transformer") as build_of_night:
+        key(load, "A")
+        key(load, "B")
+        load.commit()
+        # A load that is under way touches A again, and C: the build may not see its rows.
+        key(load, "A")
+        key(load, "C")
+        work.take(build_of_night)
+        build_of_night.commit()
+        load.commit()
+    assert rows("select key from ops.touched_work") == [("B",)]
+    assert rows("select key from ops.touched_key order by 1") == [("A",), ("C",)]
+
+
+def test_what_makes_a_build_whole(raw: None) -> None:
+    def why(*keys: str, fingerprint: str = "now") -> str | None:
+        with connect("transformer") as conn:
+            for one in keys:
+                conn.execute("insert into ops.touched_work values ('olist', 'orders', %s)", (one,))
+            found = work.why_everything(conn, fingerprint)
+            conn.rollback()
+        return found
+
+    with connect("transformer") as conn:
+        conn.execute("delete from ops.touched_work")
+        work.done(conn, "now")
+    assert why("A") is None
+    assert "changed" in (why(fingerprint="other") or "")
+    assert "olist" in (why("*") or "")
+    assert "10,001" in (why(*map(str, range(10_001))) or "")
