@@ -81,13 +81,13 @@ def generate(sizes: Sizes = FULL, progress: Callable[[str], None] | None = None)
     """The whole marketplace in memory, without touching a disk or a database. The same seed gives the same bytes."""
     import numpy as np
 
-    from include.demo import catalogue, clicks, outlet, people, shop, simulate, truth
+    from include.demo import aftermath, catalogue, clicks, outlet, people, shop, simulate, truth
 
     say = progress or (lambda _: None)
     started = perf_counter()
     first, n_days = sizes.first_day, sizes.n_days
     # One stream of randomness a part, so that a change in one part leaves the others as they were.
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(settings().seed).spawn(8)]
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(settings().seed).spawn(10)]
     n_shop, n_outlet = sizes.shop.customers, sizes.outlet.customers
     n_fraud = sizes.fraud_bursts * 34
     pool = people.draw_people(n_shop + n_fraud + n_outlet, streams[0])
@@ -112,14 +112,17 @@ def generate(sizes: Sizes = FULL, progress: Callable[[str], None] | None = None)
         f"demo history: {sum(int((~s.orders['is_abandoned']).sum()) for s in sims.values()):,} orders "
         f"{sizes.first_day}..{sizes.last_day}, {perf_counter() - started:.1f} s"
     )
-    tables, dirt_shop = shop.shop_tables(sims["demo_shop"], pool, streams[4])
-    csv_files, dirt_outlet, n_csv = outlet.outlet_files(sims["demo_outlet"], pool, sizes, streams[5])
+    gtins = aftermath.gtins(sims, streams[7])
+    tables, dirt_shop = shop.shop_tables(sims["demo_shop"], pool, gtins["demo_shop"], streams[4], streams[8])
+    csv_files, dirt_outlet, n_csv = outlet.outlet_files(
+        sims["demo_outlet"], pool, gtins["demo_outlet"], sizes, streams[5], streams[9]
+    )
     click_files, dirt_clicks, n_events = clicks.click_files(sims["demo_shop"], pool, sizes, streams[6])
     dirt = dirt_shop + dirt_outlet + dirt_clicks
     say(f"demo files: {n_csv:,} CSV rows, {n_events:,} click events, {perf_counter() - started:.1f} s")
     counts = {f"shop.{name}": table.num_rows for name, table in tables.items()}
     counts |= {"outlet rows": n_csv, "click events": n_events, "planted dirt": len(dirt)}
-    return Marketplace(tables, truth.truth_tables(sims, pool, dirt), csv_files | click_files, counts)
+    return Marketplace(tables, truth.truth_tables(sims, pool, gtins, dirt), csv_files | click_files, counts)
 
 
 def _fingerprint(sizes: Sizes) -> str:

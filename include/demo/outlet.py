@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 
+from include.demo import aftermath
 from include.demo.catalogue import ZONES
 from include.demo.dirt import Dirt
 from include.demo.people import People
@@ -19,10 +20,13 @@ HEADERS = {
     "order_items": "order_id,line,sku,vendor_code,quantity,unit_price,freight,updated_at",
     "payments": "order_id,payment_id,payment_type,installments,amount,paid_at",
     "shipments": "order_id,approved_at,handed_over_at,delivered_at,estimated_delivery_at,updated_at",
-    "products": "sku,name,category,list_price,currency,updated_at",
+    "products": "sku,name,category,list_price,currency,gtin,updated_at",
     "vendors": "vendor_code,name,region,updated_at",
+    "refunds": "refund_id,order_id,line,sku,quantity,amount,reason,refunded_at",
+    "reviews": "review_id,order_id,sku,customer_email,rating,n_characters,reviewed_at",
 }
 STATUSES = ("created", "approved", "shipped", "delivered", "canceled", "returned")
+REASONS = ("damaged", "wrong_item", "changed_mind")
 PAYMENT_TYPES = ("card", "paypal", "bank_transfer")
 CORRECTED_SHARE, REPEATED_SHARE = 0.008, 0.003
 RESENT_SHARE = 0.7
@@ -46,17 +50,23 @@ class Row:
 
 
 def outlet_files(
-    sim: Simulation, people: People, sizes: Sizes, rng: np.random.Generator
+    sim: Simulation,
+    people: People,
+    gtins: list[str],
+    sizes: Sizes,
+    rng: np.random.Generator,
+    rng_aftermath: np.random.Generator,
 ) -> tuple[dict[str, bytes], list[Dirt], int]:
     """``{"outlet/YYYY-MM-DD/<entity>.csv": bytes}`` for every day and entity, the planted dirt, the number of rows.
 
-    A day's file of an entity without news has its header only.
+    A day's file of an entity without news has its header only. ``gtins`` by SKU.
     """
     files: dict[str, bytes] = {}
     dirt: list[Dirt] = []
     n_rows = 0
     days = [sim.first_day + timedelta(days=d) for d in range(sim.n_days)]
-    for entity, rows in _clean_rows(sim, people, rng).items():
+    clean = _clean_rows(sim, people, gtins, rng) | _aftermath_rows(sim, people, rng_aftermath)
+    for entity, rows in clean.items():
         rows = _with_corrections(entity, rows, sim.end, rng)
         rows = _with_breaks(entity, rows, sim, sizes, rng)
         by_day: list[list[Row]] = [[] for _ in days]
@@ -89,7 +99,7 @@ def sku_code(sku: int) -> str:
     return f"HX-{sku + 1:04d}"
 
 
-def _clean_rows(sim: Simulation, people: People, rng: np.random.Generator) -> dict[str, list[Row]]:
+def _clean_rows(sim: Simulation, people: People, gtins: list[str], rng: np.random.Generator) -> dict[str, list[Row]]:
     orders, lines, cat = sim.orders, sim.lines, sim.catalogue
     real = ~orders["is_abandoned"]
     person = sim.customers.person[orders["customer"]]
@@ -113,11 +123,9 @@ def _clean_rows(sim: Simulation, people: People, rng: np.random.Generator) -> di
             shipments.append(Row(at, [numbers[i], *known, when["estimated"][i], text]))
 
     items = []
-    n_before = np.searchsorted(lines["order"], lines["order"])
-    nth = (np.arange(lines["order"].size) - n_before + 1).tolist()
     for i, k, sku, quantity, cents, freight in zip(
         lines["order"].tolist(),
-        nth,
+        _line_numbers(sim).tolist(),
         lines["sku"].tolist(),
         lines["quantity"].tolist(),
         lines["cents"].tolist(),
@@ -146,7 +154,7 @@ def _clean_rows(sim: Simulation, people: People, rng: np.random.Generator) -> di
         "order_items": items,
         "payments": payments,
         "shipments": shipments,
-        "products": _product_rows(sim),
+        "products": _product_rows(sim, gtins),
         "vendors": [
             Row(sim.start, [f"V-{v + 1:02d}", cat.vendor_name[v], ZONES[cat.vendor_zone[v]], _iso([sim.start])[0]])
             for v in range(len(cat.vendor_name))
@@ -154,7 +162,37 @@ def _clean_rows(sim: Simulation, people: People, rng: np.random.Generator) -> di
     }
 
 
-def _product_rows(sim: Simulation) -> list[Row]:
+def _line_numbers(sim: Simulation) -> np.ndarray:
+    """The number of each line within its order, from 1."""
+    order = sim.lines["order"]
+    return np.arange(order.size) - np.searchsorted(order, order) + 1
+
+
+def _aftermath_rows(sim: Simulation, people: People, rng: np.random.Generator) -> dict[str, list[Row]]:
+    lines, nth = sim.lines, _line_numbers(sim)
+    email = people.email[sim.customers.person[sim.orders["customer"]]]
+    refunds = []
+    back, paid_at = aftermath.returned_lines(sim), aftermath.paid_back(sim, rng)
+    reasons = rng.integers(0, len(REASONS), back.size)
+    for line, at, reason in zip(back.tolist(), paid_at.tolist(), reasons.tolist(), strict=True):
+        if at < sim.end:
+            number, n, sku = order_number(int(lines["order"][line])), int(nth[line]), int(lines["sku"][line])
+            quantity = int(lines["quantity"][line])
+            amount = _usd(quantity * int(lines["cents"][line]))
+            fields = [f"R-{number}-{n}", number, str(n), sku_code(sku), str(quantity), amount, REASONS[reason]]
+            refunds.append(Row(at, [*fields, _iso([at])[0]]))
+    found = aftermath.reviews(sim, rng)
+    reviews = []
+    for nth_review, (line, at, rating, length) in enumerate(
+        zip(*(found[name].tolist() for name in ("line", "at", "rating", "n_characters")), strict=True), start=1
+    ):
+        order, sku = int(lines["order"][line]), int(lines["sku"][line])
+        fields = [f"RV{nth_review:06d}", order_number(order), sku_code(sku), email[order], str(rating), str(length)]
+        reviews.append(Row(at, [*fields, _iso([at])[0]]))
+    return {"refunds": refunds, "reviews": reviews}
+
+
+def _product_rows(sim: Simulation, gtins: list[str]) -> list[Row]:
     cat = sim.catalogue
     news = [(sku, max(int(day), 0)) for sku, day in enumerate(cat.launch_day)]
     news += [
@@ -167,7 +205,7 @@ def _product_rows(sim: Simulation) -> list[Row]:
         at = sim.start + day * DAY
         category = cat.categories[cat.category[sku]].name
         price = _usd(int(cat.list_cents[day, sku]))
-        rows.append(Row(at, [sku_code(sku), cat.name[sku], category, price, "USD", _iso([at])[0]]))
+        rows.append(Row(at, [sku_code(sku), cat.name[sku], category, price, "USD", gtins[sku], _iso([at])[0]]))
     return rows
 
 

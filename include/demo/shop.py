@@ -6,7 +6,9 @@ import html
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from include.demo import aftermath
 from include.demo.catalogue import ZONES
 from include.demo.dirt import Dirt
 from include.demo.people import People
@@ -25,6 +27,8 @@ STATUS_NAMES = {
 _STATUS_ID = np.array([PENDING, PROCESSING, SHIPPED, COMPLETE, CANCELED, REFUNDED])
 PAYMENT_METHODS = ("Credit Card", "PayPal", "Bank Transfer", "Cash On Delivery")
 RETURN_REASONS = {1: "Dead On Arrival", 2: "Received Wrong Item", 3: "Changed Mind", 4: "Arrived Too Late"}
+COUPONS = (("newsletter", "WELCOME10"), ("social", "GIFT4YOU"))
+"""The campaign, which is the coupon's name, and its code."""
 TAX_RATE = 0.07
 FREE_SHIPPING_CENTS = 12_000
 
@@ -55,7 +59,7 @@ create table shop.oc_customer (
   customer_id integer not null, firstname text not null, lastname text not null, email text not null,
   telephone text not null, zone text not null, country text not null, date_added timestamp not null);
 create table shop.oc_product (
-  product_id integer not null, model text not null, sku text not null, price numeric(15,4) not null,
+  product_id integer not null, model text not null, sku text not null, ean text not null, price numeric(15,4) not null,
   quantity integer not null, status smallint not null, date_added timestamp not null,
   date_modified timestamp not null);
 create table shop.oc_product_description (
@@ -72,6 +76,22 @@ create table shop.oc_vendor_product (vendor_id integer not null, product_id inte
 create table shop.oc_product_price_log (
   product_price_log_id integer not null, product_id integer not null, price numeric(15,4) not null,
   date_added timestamp not null);
+create table shop.oc_product_stock_log (
+  product_stock_log_id integer not null, product_id integer not null, quantity integer not null,
+  date_added timestamp not null);
+create table shop.oc_customer_transaction (
+  customer_transaction_id integer not null, customer_id integer not null, order_id integer not null,
+  description text not null, amount numeric(15,4) not null, date_added timestamp not null);
+create table shop.oc_coupon (
+  coupon_id integer not null, name text not null, code text not null, type text not null,
+  discount numeric(15,4) not null, date_start date not null, date_end date not null, date_added timestamp not null);
+create table shop.oc_coupon_history (
+  coupon_history_id integer not null, coupon_id integer not null, order_id integer not null,
+  customer_id integer not null, amount numeric(15,4) not null, date_added timestamp not null);
+create table shop.oc_review (
+  review_id integer not null, product_id integer not null, customer_id integer not null, author text not null,
+  text text not null, rating integer not null, status smallint not null, date_added timestamp not null,
+  date_modified timestamp not null);
 """
 
 INDEXES = """
@@ -91,6 +111,11 @@ alter table shop.oc_product_special add primary key (product_special_id);
 alter table shop.oc_vendor add primary key (vendor_id);
 alter table shop.oc_vendor_product add primary key (vendor_id, product_id);
 alter table shop.oc_product_price_log add primary key (product_price_log_id);
+alter table shop.oc_product_stock_log add primary key (product_stock_log_id);
+alter table shop.oc_customer_transaction add primary key (customer_transaction_id);
+alter table shop.oc_coupon add primary key (coupon_id);
+alter table shop.oc_coupon_history add primary key (coupon_history_id);
+alter table shop.oc_review add primary key (review_id);
 create index on shop.oc_order (date_added);
 create index on shop.oc_order_product (order_id);
 create index on shop.oc_order_total (order_id);
@@ -102,18 +127,25 @@ create index on shop.oc_product (date_added);
 create index on shop.oc_product_special (product_id, date_start);
 create index on shop.oc_vendor (date_added);
 create index on shop.oc_product_price_log (product_id, date_added);
+create index on shop.oc_product_stock_log (date_added);
+create index on shop.oc_customer_transaction (date_added);
+create index on shop.oc_coupon_history (date_added);
+create index on shop.oc_review (date_added);
 """
 
 
-def shop_tables(sim: Simulation, people: People, rng: np.random.Generator) -> tuple[dict[str, pa.Table], list[Dirt]]:
-    """Every table of schema ``shop`` as of the end of the last day, and the planted oddities.
+def shop_tables(
+    sim: Simulation, people: People, gtins: list[str], rng: np.random.Generator, rng_aftermath: np.random.Generator
+) -> tuple[dict[str, pa.Table], list[Dirt]]:
+    """Every table of schema ``shop`` as of the end of the last day, and the planted oddities. ``gtins`` by SKU.
 
     ``oc_order`` and ``oc_product`` keep what they were when added (only an order's status and
-    ``date_modified`` move); ``oc_order_history`` and ``oc_product_price_log`` tell what changed, and when.
+    ``date_modified`` move); ``oc_order_history``, ``oc_product_price_log`` and
+    ``oc_product_stock_log`` tell what changed, and when.
     """
-    tables = _catalogue_tables(sim) | _customer_table(sim, people)
+    tables = _catalogue_tables(sim, gtins) | _customer_table(sim, people)
     orders, dirt = _order_tables(sim, people, rng)
-    return tables | orders, dirt
+    return tables | orders | _aftermath_tables(sim, people, orders["oc_order_total"], rng_aftermath), dirt
 
 
 def product_name(name: str) -> str:
@@ -238,8 +270,7 @@ def _order_totals(
 
 def _returns(sim: Simulation, rng: np.random.Generator) -> pa.Table:
     lines, orders = sim.lines, sim.orders
-    back = np.flatnonzero(lines["returned"] < sim.end)
-    back = back[np.argsort(lines["returned"][back], kind="stable")]
+    back = aftermath.returned_lines(sim)
     order = lines["order"][back]
     is_late = orders["delivered"][order] > orders["estimated"][order]
     reason = np.where(is_late & (rng.random(back.size) < 0.6), 4, rng.integers(1, 4, back.size))
@@ -252,6 +283,89 @@ def _returns(sim: Simulation, rng: np.random.Generator) -> pa.Table:
             "quantity": lines["quantity"][back],
             "return_reason_id": reason,
             "date_added": _time(lines["returned"][back]),
+        }
+    )
+
+
+def _aftermath_tables(
+    sim: Simulation, people: People, totals: pa.Table, rng: np.random.Generator
+) -> dict[str, pa.Table]:
+    """Credit notes for what came back, coupons and their use, reviews, and what was counted in the warehouse."""
+    lines, orders = sim.lines, sim.orders
+    back, paid_at = aftermath.returned_lines(sim), aftermath.paid_back(sim, rng)
+    paid = np.flatnonzero(paid_at < sim.end)
+    paid = paid[np.argsort(paid_at[paid], kind="stable")]
+    line = back[paid]
+    with_tax = lines["cents"] + np.round(lines["cents"] * TAX_RATE).astype(np.int64)
+    found = aftermath.reviews(sim, rng)
+    customer = orders["customer"][lines["order"][found["line"]]]
+    counts = aftermath.stock_counts(sim)
+    return {
+        "oc_customer_transaction": pa.table(
+            {
+                "customer_transaction_id": np.arange(1, paid.size + 1),
+                "customer_id": orders["customer"][lines["order"][line]] + 1,
+                "order_id": lines["order"][line] + 1,
+                "description": [f"Return #{number + 1}" for number in paid.tolist()],
+                "amount": _money(lines["quantity"][line] * with_tax[line]),
+                "date_added": _time(paid_at[paid]),
+            }
+        ),
+        "oc_coupon": pa.table(
+            {
+                "coupon_id": [1, 2],
+                "name": [campaign for campaign, _ in COUPONS],
+                "code": [code for _, code in COUPONS],
+                "type": ["P", "F"],
+                "discount": [10.0, 0.0],
+                "date_start": _date(sim, np.zeros(2, np.int64)),
+                "date_end": _date(sim, np.full(2, sim.n_days - 1)),
+                "date_added": _time(np.full(2, sim.start)),
+            }
+        ),
+        "oc_coupon_history": _coupon_history(sim, totals, aftermath.gifts(sim, rng)),
+        "oc_review": pa.table(
+            {
+                "review_id": np.arange(1, customer.size + 1),
+                "product_id": lines["sku"][found["line"]] + 1,
+                "customer_id": customer + 1,
+                "author": _take(people.first, sim.customers.person[customer]),
+                "text": [("It came, and this is what I think of it. " * 40)[:n] for n in found["n_characters"]],
+                "rating": found["rating"],
+                "status": found["is_approved"].astype(np.int64),
+                "date_added": _time(found["at"]),
+                "date_modified": _time(found["at"]),
+            }
+        ),
+        "oc_product_stock_log": pa.table(
+            {
+                "product_stock_log_id": np.arange(1, counts["sku"].size + 1),
+                "product_id": counts["sku"] + 1,
+                "quantity": counts["quantity"],
+                "date_added": _time(counts["at"]),
+            }
+        ),
+    }
+
+
+def _coupon_history(sim: Simulation, totals: pa.Table, gifts: np.ndarray) -> pa.Table:
+    """A row for each coupon in an order's total, and for the gifts of the orders without one."""
+    taken_off = totals.filter(pc.equal(totals["code"], "coupon"))
+    discounted = taken_off["order_id"].to_numpy() - 1
+    is_real = ~sim.orders["is_abandoned"][discounted]
+    gifts = np.setdiff1d(gifts, discounted)
+    order = np.concatenate([discounted[is_real], gifts])
+    amount = np.concatenate([taken_off["value"].to_numpy()[is_real], np.zeros(gifts.size)])
+    coupon = np.repeat([1, 2], [int(is_real.sum()), gifts.size])
+    rank = np.argsort(order)
+    return pa.table(
+        {
+            "coupon_history_id": np.arange(1, order.size + 1),
+            "coupon_id": coupon[rank],
+            "order_id": order[rank] + 1,
+            "customer_id": sim.orders["customer"][order[rank]] + 1,
+            "amount": amount[rank],
+            "date_added": _time(sim.orders["ordered"][order[rank]]),
         }
     )
 
@@ -273,7 +387,7 @@ def _customer_table(sim: Simulation, people: People) -> dict[str, pa.Table]:
     return {"oc_customer": table}
 
 
-def _catalogue_tables(sim: Simulation) -> dict[str, pa.Table]:
+def _catalogue_tables(sim: Simulation, gtins: list[str]) -> dict[str, pa.Table]:
     cat = sim.catalogue
     n, n_vendors = len(cat.name), len(cat.vendor_name)
     product_id, vendor_id = np.arange(1, n + 1), np.arange(1, n_vendors + 1)
@@ -293,8 +407,9 @@ def _catalogue_tables(sim: Simulation) -> dict[str, pa.Table]:
                 "product_id": product_id,
                 "model": _models(cat.name),
                 "sku": [f"SKU-{i:05d}" for i in product_id],
+                "ean": gtins,
                 "price": _money(first_price),
-                "quantity": np.full(n, 1000),
+                "quantity": np.full(n, aftermath.FULL_STOCK),
                 "status": np.ones(n, np.int64),
                 "date_added": _time(added),
                 "date_modified": _time(added),

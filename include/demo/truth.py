@@ -29,6 +29,7 @@ create table truth.promotion (
 create table truth.price_change (
   marketplace text, product_id text, changed_on date, old_price numeric(15,4), new_price numeric(15,4));
 create table truth.late_order (marketplace text, order_id text, days_late double precision);
+create table truth.same_product (gtin text, shop_product_id text, outlet_product_id text);
 create table truth.dirt (
   source text, entity text, kind text, key text, partition_on date, file text, line integer, detail text);
 create index on truth.dirt (source, entity, partition_on);
@@ -36,8 +37,10 @@ create index on truth.churn_hazard (as_of);
 """
 
 
-def truth_tables(shops: dict[str, Simulation], people: People, dirt: list[Dirt]) -> dict[str, pa.Table]:
-    """One Arrow table for each table of schema ``truth`` but the marker. ``shops`` by marketplace name.
+def truth_tables(
+    shops: dict[str, Simulation], people: People, gtins: dict[str, list[str]], dirt: list[Dirt]
+) -> dict[str, pa.Table]:
+    """One Arrow table for each table of schema ``truth`` but the marker. ``shops`` and ``gtins`` by marketplace name.
 
     Ids are the source systems' own. A churn date is the first day on which the customer could not come back.
     """
@@ -49,8 +52,17 @@ def truth_tables(shops: dict[str, Simulation], people: People, dirt: list[Dirt])
             parts.setdefault(table, []).append(rows)
     tables = {name: pa.concat_tables(rows) for name, rows in parts.items()}
     names = ("source", "entity", "kind", "key", "partition_on", "file", "line", "detail")
+    tables["same_product"] = _same_products(gtins)
     tables["dirt"] = pa.table({name: [getattr(flaw, name) for flaw in dirt] for name in names})
     return tables
+
+
+def _same_products(gtins: dict[str, list[str]]) -> pa.Table:
+    in_shop = {gtin: str(sku + 1) for sku, gtin in enumerate(gtins["demo_shop"]) if gtin}
+    rows = [(gtin, in_shop[gtin], sku_code(sku)) for sku, gtin in enumerate(gtins["demo_outlet"]) if gtin in in_shop]
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    names = ("gtin", "shop_product_id", "outlet_product_id")
+    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
 
 
 def _of_shop(marketplace: str, sim: Simulation, people: People) -> dict[str, dict]:
