@@ -54,3 +54,114 @@ def opencart_status(status_id: str) -> str:
 def opencart_names(table: str, key: str) -> str:
     """A select as any other."""
     return f"select *\n    from {table}"
+
+
+def opencart_freight_shares(items: str, freight: str, by: list[str]) -> str:
+    """A select as any other."""
+    return f"select *\n    from {items}\n    left join {freight} using (order_id)"
+
+
+def opencart_vendors(table: str) -> str:
+    """A select as any other."""
+    return f"select *\n    from {table}"
+
+
+def with_taken_out(seen: str, days: str, group: list[str], key: list[str], columns: list[str]) -> str:
+    """A select of both."""
+    return f"select *\n    from {seen}\n    union all\n    select *\n    from {days}"
+
+
+def opencart_adjustment(code: str) -> str:
+    """A column like any other."""
+    return code
+
+
+def raw(source_name: str, entity: str, thing: str = "orders") -> str:
+    """A select that needs an alias, as in an incremental build."""
+    return f"(select * from raw_{source_name}.{entity})"
+
+
+def where_touched(thing: str, alias: str | None = None, columns: list | None = None) -> str:
+    """A condition."""
+    return "true"
+
+
+def touched(thing: str) -> str:
+    """A relation."""
+    return f"int_touched__{thing}"
+
+
+def reporting(amount: str, rate: str) -> str:
+    """A column like any other."""
+    return f"({amount} * {rate})"
+
+
+def reporting_currency() -> str:
+    """A literal."""
+    return "'EUR'"
+
+
+def newest_loaded_day() -> str:
+    """A column like any other."""
+    return "now()"
+
+
+def max_lookback_days() -> int:
+    """A number."""
+    return 1
+
+
+def marketplaces_of_sources() -> str:
+    """A relation of two columns."""
+    return "(values ('a', 'b'))"
+
+
+def left_by_last_build(name: str, columns: dict) -> str:
+    """A relation."""
+    return name
+
+
+def is_incremental() -> bool:
+    """Models are linted as they are in a full refresh."""
+    return False
+
+
+def history_of(relation: str, keys: list[str], columns: list[str]) -> str:
+    """A select of what the histories' models name."""
+    return f"select *\n    from {relation}"
+
+
+def as_of_join(history: str, keys: list[str], on: str, of: str, name: str = "history", strict: bool = False) -> str:
+    """A join."""
+    same = " and ".join(f"{of}.{key} = {name}.{key}" for key in keys)
+    return f"left join {history} as {name} on {same}"
+
+
+def price_periods() -> str:
+    """A select as any other."""
+    return "select * from int_products__prices"
+
+
+def rfm_months() -> str:
+    """A select as any other."""
+    return "select month_on from int_customers__months"
+
+
+def segment_changes() -> str:
+    """A select as any other."""
+    return "select *\n    from rpt_rfm_month"
+
+
+def customer_signals() -> str:
+    """A select as any other."""
+    return "select *\n    from fact_session"
+
+
+def touched_rows(tested: str, thing: str | None = None) -> str:
+    """A relation."""
+    return tested
+
+
+def orders_of_work() -> str:
+    """A select as any other."""
+    return "select *\n    from ops.touched_work"

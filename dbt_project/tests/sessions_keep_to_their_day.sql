@@ -1,6 +1,6 @@
 -- A session begins and ends on its UTC day, in this order, and has no more views, carts and purchases than events.
 select *
-from {{ ref("fact_session") }}
+from {{ touched_rows(ref("fact_session"), "session_days") }} as sessions
 where
     {{ utc_day("started_at") }} <> session_on
     or {{ utc_day("ended_at") }} <> session_on

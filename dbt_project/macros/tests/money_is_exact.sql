@@ -1,7 +1,7 @@
 {% test money_is_exact(model, columns) %}
 {#- Money survives numeric(18,4): contracts do not check precision, and the insert would round in silence. -#}
 select *
-from {{ model }}
+from {{ touched_rows(model) }} as rows_built
 where
     {%- for column in columns %}
     {{ "or" if not loop.first }} {{ column }} <> round({{ column }}, 4)

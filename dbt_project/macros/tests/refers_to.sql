@@ -2,7 +2,7 @@
 {#- Each combination of non-null columns exists in `to`: relationships for keys of several columns. -#}
 {%- set to_columns = to_columns or columns %}
 select distinct {% for column in columns %}child.{{ column }}{{ ", " if not loop.last }}{% endfor %}
-from {{ model }} as child
+from {{ touched_rows(model) }} as child
 where
     {%- for column in columns %}
     child.{{ column }} is not null and

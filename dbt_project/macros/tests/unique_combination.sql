@@ -3,7 +3,7 @@
 select
     {{ columns | join(", ") }},
     count(*) as n_rows
-from {{ model }}
+from {{ touched_rows(model) }} as rows_built
 group by {{ columns | join(", ") }}
 having count(*) > 1
 {% endtest %}

@@ -1,14 +1,21 @@
 -- A person may buy in several marketplaces: the newest sighting with a region tells where they are. What a
 -- marketplace said of a person that it removed counts no more, unless they came back.
-{{ config(materialized="view") }}
+{{ config(
+    materialized="incremental",
+    touched="customers",
+    indexes=[{"columns": ["customer_id"], "unique": true}],
+) }}
 
 with customers as (
-    {{ union_sources("customers") }}
+    select *
+    from ({{ union_sources("customers") }}) as told
+    where {{ where_touched("customers", "told") }}
 )
 
 select distinct on (customer_id)
     customer_id,
     region,
+    case when region is not null then marketplace end as region_marketplace,
     known_at
 from customers
 where

@@ -1,7 +1,15 @@
 -- Every version of every item, with the day of its order; an item whose order is unknown keeps the day on which
 -- it became known, so that it is counted and seen.
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["order_id", "order_item_id", "marketplace", "known_on"], "unique": true}],
+) }}
+
 with items as (
-    {{ union_sources("order_items") }}
+    select *
+    from ({{ union_sources("order_items") }}) as told
+    where {{ where_touched("orders", "told") }}
 ),
 
 orders as (
@@ -10,12 +18,14 @@ orders as (
         order_id,
         ordered_on
     from {{ ref("int_orders__current") }}
+    where {{ where_touched("orders") }}
     union all
     select
         marketplace,
         order_id,
         ordered_on
     from {{ ref("int_orders__deleted") }}
+    where {{ where_touched("orders") }}
 )
 
 select

@@ -1,7 +1,21 @@
-{{ config(indexes=[{"columns": ["order_id", "marketplace"], "unique": true}], post_hook="analyze {{ this }}") }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[
+        {"columns": ["order_id", "marketplace"], "unique": true},
+        {"columns": ["marketplace", "ordered_on"]},
+        {"columns": ["customer_id"]},
+    ],
+) }}
+
+with versions as (
+    select *
+    from {{ ref("int_orders__versions") }}
+    where {{ where_touched("orders") }}
+)
 
 select
     *,
     {{ utc_day("ordered_at") }} as ordered_on
-from ({{ newest(ref("int_orders__versions"), ["marketplace", "order_id"]) }}) as newest
+from ({{ newest("versions", ["marketplace", "order_id"]) }}) as newest
 where is_deleted is not true

@@ -1,17 +1,29 @@
 -- Every version of every order. Where a source reports deliveries apart from orders, an order changes on the days
 -- of both, and each version carries the newest row of either that was known by then.
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["order_id", "marketplace", "known_on"], "unique": true}],
+) }}
+
 {%- set apart = sources_with("deliveries") %}
 
 with whole as (
-    {{ union_sources("orders", without=apart) }}
+    select *
+    from ({{ union_sources("orders", without=apart) }}) as told
+    where {{ where_touched("orders", "told") }}
 ),
 
 orders as (
-    {{ union_sources("orders", only=apart) }}
+    select *
+    from ({{ union_sources("orders", only=apart) }}) as told
+    where {{ where_touched("orders", "told") }}
 ),
 
 deliveries as (
-    {{ union_sources("deliveries") }}
+    select *
+    from ({{ union_sources("deliveries") }}) as told
+    where {{ where_touched("orders", "told") }}
 ),
 
 days as (

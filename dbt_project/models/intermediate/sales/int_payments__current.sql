@@ -1,11 +1,23 @@
 -- The payments of an order that its source removed are gone with it.
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[
+        {"columns": ["order_id", "payment_id", "marketplace"], "unique": true},
+        {"columns": ["marketplace", "paid_on"]},
+    ],
+) }}
+
 with payments as (
-    {{ union_sources("payments") }}
+    select *
+    from ({{ union_sources("payments") }}) as told
+    where {{ where_touched("orders", "told") }}
 ),
 
 removed as (
     select *
     from {{ ref("int_orders__deleted") }}
+    where {{ where_touched("orders") }}
 )
 
 select newest.*

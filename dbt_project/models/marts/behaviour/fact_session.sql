@@ -1,18 +1,12 @@
-{{ config(indexes=[{"columns": ["session_id", "marketplace"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="session_days",
+    indexes=[
+        {"columns": ["session_id", "marketplace"], "unique": true},
+        {"columns": ["session_on", "marketplace"]},
+    ],
+) }}
 
-select
-    session_id,
-    marketplace,
-    visitor_id,
-    customer_id,
-    started_at,
-    ended_at,
-    session_on,
-    n_events,
-    n_product_views,
-    n_cart_adds,
-    n_purchases,
-    campaign,
-    is_bot,
-    known_at
-from ({{ union_sources("sessions") }}) as sessions
+select *
+from ({{ union_sources("sessions") }}) as told
+where {{ where_touched("session_days", "told") }}

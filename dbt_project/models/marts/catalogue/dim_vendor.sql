@@ -4,9 +4,10 @@ with sold as (
     select
         marketplace,
         vendor_id,
-        min(ordered_on) as first_sold_on
-    from {{ ref("int_order_items__current") }}
-    where vendor_id is not null
+        min(ordered_on) as first_sold_on,
+        max(ordered_on) as last_sold_on
+    from {{ ref("int_sales__product_days") }}
+    where vendor_id <> ''
     group by marketplace, vendor_id
 ),
 
@@ -21,7 +22,9 @@ select
     vendor_id,
     vendors.vendor_name,
     vendors.region,
-    sold.first_sold_on
+    sold.first_sold_on,
+    sold.last_sold_on,
+    coalesce(vendors.is_deleted, false) as is_deleted
 from vendors
 full join sold using (marketplace, vendor_id)
 where vendors.is_deleted is not true or sold.vendor_id is not null

@@ -1,19 +1,28 @@
-{{ config(indexes=[{"columns": ["customer_id"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="customers",
+    indexes=[{"columns": ["customer_id"], "unique": true}],
+) }}
 
 with orders as (
     select
         customer_id,
-        min(ordered_on) filter (where status not in ('canceled', 'unavailable')) as first_order_on,
-        max(ordered_on) filter (where status not in ('canceled', 'unavailable')) as last_order_on,
-        (count(*) filter (where status not in ('canceled', 'unavailable')))::integer as n_orders,
-        (array_agg(marketplace order by ordered_at, marketplace, order_id))[1] as first_marketplace
+        min(ordered_on) filter (where {{ is_sale("status") }}) as first_order_on,
+        max(ordered_on) filter (where {{ is_sale("status") }}) as last_order_on,
+        (count(*) filter (where {{ is_sale("status") }}))::integer as n_orders,
+        (array_agg(marketplace order by ordered_at, marketplace, order_id))[1] as first_marketplace,
+        (array_agg(marketplace order by ordered_at desc, marketplace asc, order_id asc))[1] as last_marketplace,
+        string_agg(distinct marketplace, ', ' order by marketplace) as marketplaces,
+        count(distinct marketplace)::integer as n_marketplaces
     from {{ ref("int_orders__current") }}
-    where customer_id is not null
+    where customer_id is not null and {{ where_touched("customers") }}
     group by customer_id
 ),
 
 customers as (
-    select * from {{ ref("int_customers__current") }}
+    select *
+    from {{ ref("int_customers__current") }}
+    where {{ where_touched("customers") }}
 )
 
 select
@@ -22,6 +31,10 @@ select
     orders.last_order_on,
     coalesce(orders.n_orders, 0) as n_orders,
     orders.first_marketplace,
-    customers.region
+    customers.region,
+    orders.last_marketplace,
+    orders.marketplaces,
+    coalesce(orders.n_marketplaces, 0) as n_marketplaces,
+    customers.region_marketplace
 from orders
 full join customers using (customer_id)

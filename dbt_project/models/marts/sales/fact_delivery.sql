@@ -1,11 +1,18 @@
-{{ config(indexes=[{"columns": ["order_id", "marketplace"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["order_id", "marketplace"], "unique": true}],
+    meta={"lookback_days": 2},
+) }}
 
 with deliveries as (
     select
         *,
         {{ utc_day("delivered_at") }} - {{ utc_day("estimated_delivery_at") }} as delay_days
     from {{ ref("int_orders__current") }}
-    where coalesce(approved_at, handed_over_at, delivered_at, estimated_delivery_at) is not null
+    where
+        coalesce(approved_at, handed_over_at, delivered_at, estimated_delivery_at) is not null
+        and {{ where_touched("orders") }}
 )
 
 select

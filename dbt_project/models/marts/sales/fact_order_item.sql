@@ -1,11 +1,28 @@
-{{ config(indexes=[{"columns": ["order_id", "order_item_id", "marketplace"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[
+        {"columns": ["order_id", "order_item_id", "marketplace"], "unique": true},
+        {"columns": ["marketplace", "ordered_on"]},
+        {"columns": ["marketplace", "vendor_id", "item_amount"]},
+    ],
+    meta={"lookback_days": 2},
+) }}
 
 with items as (
-    select * from {{ ref("int_order_items__current") }}
+    select *
+    from {{ ref("int_order_items__current") }}
+    where {{ where_touched("orders") }}
 ),
 
 orders as (
-    select * from {{ ref("int_orders__current") }}
+    select *
+    from {{ ref("int_orders__current") }}
+    where {{ where_touched("orders") }}
+),
+
+rates as (
+    select * from {{ ref("int_currency__rates") }}
 )
 
 select
@@ -22,6 +39,12 @@ select
     items.item_amount,
     items.freight_amount,
     coalesce(orders.currency, items.currency) as currency,
-    greatest(items.known_at, orders.known_at) as known_at
+    greatest(items.known_at, orders.known_at) as known_at,
+    {{ reporting("items.unit_amount", "rates.rate") }} as unit_reporting_amount,
+    {{ reporting("items.item_amount", "rates.rate") }} as item_reporting_amount,
+    {{ reporting("items.freight_amount", "rates.rate") }} as freight_reporting_amount,
+    {{ reporting_currency() }} as reporting_currency
 from items
 left join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id
+left join rates
+    on coalesce(orders.currency, items.currency) = rates.currency and items.ordered_on = rates.rate_on

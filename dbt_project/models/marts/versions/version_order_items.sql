@@ -1,4 +1,8 @@
-{{ config(indexes=[{"columns": ["order_id", "order_item_id", "marketplace", "known_on"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["order_id", "order_item_id", "marketplace", "known_on"], "unique": true}],
+) }}
 
 select
     marketplace,
@@ -15,4 +19,6 @@ select
     known_on
 from {{ ref("int_order_items__versions") }}
 -- A tombstone of an item that was never seen says nothing.
-where quantity is not null or is_deleted is not true
+where
+    (quantity is not null or is_deleted is not true)
+    and {{ where_touched("orders") }}

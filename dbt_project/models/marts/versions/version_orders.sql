@@ -1,4 +1,8 @@
-{{ config(indexes=[{"columns": ["order_id", "marketplace", "known_on"], "unique": true}]) }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["order_id", "marketplace", "known_on"], "unique": true}],
+) }}
 
 select
     marketplace,
@@ -16,4 +20,6 @@ select
     known_on
 from {{ ref("int_orders__versions") }}
 -- A tombstone of an order that was never seen says nothing.
-where ordered_at is not null or is_deleted is not true
+where
+    (ordered_at is not null or is_deleted is not true)
+    and {{ where_touched("orders") }}

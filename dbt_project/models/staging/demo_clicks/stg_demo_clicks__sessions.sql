@@ -1,17 +1,4 @@
 -- The sessions of the demo shop's click stream.
 select
-    session_id,
-    marketplace,
-    visitor_id,
-    customer_id,
-    session_on,
-    started_at,
-    ended_at,
-    n_events,
-    n_product_views,
-    n_cart_adds,
-    n_purchases,
-    campaign,
-    is_bot,
-    known_at
+    {{ conformed_columns("sessions").keys() | join(",\n    ") }}
 from {{ source("demo_clicks", "sessions") }}

@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("demo_outlet") }} as marketplace,
     order_id,
@@ -8,4 +10,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("demo_outlet", "shipments") }}
-from {{ source("demo_outlet", "shipments") }}
+from {{ raw("demo_outlet", "shipments") }} as shipments

@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("demo_outlet") }} as marketplace,
     order_id,
@@ -11,4 +13,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("demo_outlet", "order_items") }}
-from {{ source("demo_outlet", "order_items") }}
+from {{ raw("demo_outlet", "order_items") }} as order_items

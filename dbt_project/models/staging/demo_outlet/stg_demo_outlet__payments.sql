@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("demo_outlet") }} as marketplace,
     order_id,
@@ -10,4 +12,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("demo_outlet", "payments") }}
-from {{ source("demo_outlet", "payments") }}
+from {{ raw("demo_outlet", "payments") }} as payments

@@ -1,4 +1,6 @@
 -- Known by their orders: the shop's own customer table is not read. They stay when an order is removed.
+{{ config(materialized="incremental", touched="customers", indexes=[{"columns": ["customer_id"]}]) }}
+
 select
     {{ marketplace("demo_shop") }} as marketplace,
     email as customer_id,
@@ -6,5 +8,5 @@ select
     false as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("demo_shop", "oc_order") }}
+from {{ raw("demo_shop", "oc_order", "customers") }} as oc_order
 where order_status_id <> 0 and email is not null and _deleted is not true

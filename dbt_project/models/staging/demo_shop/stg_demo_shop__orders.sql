@@ -1,8 +1,10 @@
 -- Orders as of each day: the shop overwrites an order's status, so it is read from the history instead.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 with placed as (
     -- Status 0 is an abandoned checkout, not an order.
     select *
-    from ({{ newest(source("demo_shop", "oc_order"), ["order_id"], "partition_on") }}) as newest
+    from ({{ newest(raw("demo_shop", "oc_order"), ["order_id"], "partition_on") }}) as newest
     where order_status_id <> 0
 ),
 
@@ -22,7 +24,9 @@ history as (
             when 7 then 'canceled'
             when 11 then 'returned'
         end as status
-    from ({{ newest(source("demo_shop", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
+    from (
+        {{ newest(raw("demo_shop", "oc_order_history"), ["order_id", "order_history_id"], "partition_on") }}
+    ) as newest
     where order_status_id in (1, 2, 3, 5, 7, 11) and _deleted is not true
 ),
 
@@ -36,7 +40,7 @@ learned as (
         null as status,
         null::date as estimated_on,
         _deleted is true as is_deleted
-    from {{ source("demo_shop", "oc_order") }}
+    from {{ raw("demo_shop", "oc_order") }} as oc_order
     where order_status_id <> 0
     union all
     select

@@ -1,4 +1,6 @@
 -- One payment per order: its total, paid at the checkout.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("demo_shop") }} as marketplace,
     order_id::text as order_id,
@@ -11,5 +13,5 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("demo_shop", "oc_order") }}
+from {{ raw("demo_shop", "oc_order") }} as oc_order
 where order_status_id <> 0

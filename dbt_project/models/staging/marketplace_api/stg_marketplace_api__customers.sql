@@ -1,4 +1,6 @@
 -- A customer is known from orders alone, and stays when one of them is removed.
+{{ config(materialized="incremental", touched="customers", indexes=[{"columns": ["customer_id"]}]) }}
+
 select
     {{ marketplace("marketplace_api") }} as marketplace,
     customer_email as customer_id,
@@ -6,5 +8,5 @@ select
     false as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("marketplace_api", "orders") }}
+from {{ raw("marketplace_api", "orders", "customers") }} as orders
 where customer_email is not null and not _deleted

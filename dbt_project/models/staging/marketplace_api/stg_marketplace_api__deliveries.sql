@@ -1,6 +1,8 @@
 -- Each vendor ships its own part: an order's times on a day follow from what was known of all its shipments.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 with told as (
-    select * from {{ source("marketplace_api", "shipments") }}
+    select * from {{ raw("marketplace_api", "shipments") }} as shipments
 ),
 
 days as (

@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("marketplace_api") }} as marketplace,
     order_id,
@@ -13,4 +15,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("marketplace_api", "orders") }}
+from {{ raw("marketplace_api", "orders") }} as orders

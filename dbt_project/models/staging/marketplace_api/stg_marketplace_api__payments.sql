@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("marketplace_api") }} as marketplace,
     order_id,
@@ -10,4 +12,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("marketplace_api", "payments") }}
+from {{ raw("marketplace_api", "payments") }} as payments

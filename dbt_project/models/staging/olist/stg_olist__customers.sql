@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="customers", indexes=[{"columns": ["customer_id"]}]) }}
+
 select
     {{ marketplace("olist") }} as marketplace,
     customer_unique_id as customer_id,
@@ -5,4 +7,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("olist", "customers") }}
-from {{ source("olist", "customers") }}
+from {{ raw("olist", "customers", "customers") }} as customers

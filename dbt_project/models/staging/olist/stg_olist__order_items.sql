@@ -1,4 +1,6 @@
 -- Each row is one unit.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("olist") }} as marketplace,
     order_id,
@@ -12,4 +14,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("olist", "order_items") }}
-from {{ source("olist", "order_items") }}
+from {{ raw("olist", "order_items") }} as order_items

@@ -1,11 +1,13 @@
 -- The replay already shows only what was known on each day. Olist's customer_id is one per order; the person
 -- is customer_unique_id.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 with orders as (
-    select * from {{ source("olist", "orders") }}
+    select * from {{ raw("olist", "orders") }} as orders
 ),
 
 customers as (
-    {{ newest(source("olist", "customers"), ["customer_id"], "partition_on") }}
+    {{ newest(raw("olist", "customers"), ["customer_id"], "partition_on") }}
 )
 
 select

@@ -1,4 +1,6 @@
 -- Olist tells no time of payment: it is known with the purchase.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("olist") }} as marketplace,
     order_id,
@@ -11,4 +13,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("olist", "order_payments") }}
-from {{ source("olist", "order_payments") }}
+from {{ raw("olist", "order_payments") }} as order_payments

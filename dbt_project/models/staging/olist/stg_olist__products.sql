@@ -15,6 +15,10 @@ select
     null::numeric as list_price_amount,
     {{ currency("olist") }} as currency,
     true as is_product,
+    null as sku,
+    null as gtin,
+    null::integer as stock_quantity,
+    null as status,
     products._deleted as is_deleted,
     products.known_at,
     products.partition_on as known_on{{ evolved("olist", "products", "products") }}

@@ -1,3 +1,5 @@
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("online_retail") }} as marketplace,
     invoice_no as order_id,
@@ -11,4 +13,4 @@ select
     _deleted as is_deleted,
     known_at,
     partition_on as known_on{{ evolved("online_retail", "lines") }}
-from {{ source("online_retail", "lines") }}
+from {{ raw("online_retail", "lines") }} as lines

@@ -1,5 +1,7 @@
 -- An invoice is an order. C... takes one back and A... adjusts a debt: neither is a sale, so both are canceled.
 -- An ordinary invoice says that the order was accepted; nothing tells of its delivery.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 select
     {{ marketplace("online_retail") }} as marketplace,
     invoice_no as order_id,
@@ -14,5 +16,5 @@ select
     bool_and(_deleted) as is_deleted,
     max(known_at) as known_at,
     partition_on as known_on
-from {{ source("online_retail", "lines") }}
+from {{ raw("online_retail", "lines") }} as lines
 group by invoice_no, partition_on

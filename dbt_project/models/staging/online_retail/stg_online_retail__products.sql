@@ -7,9 +7,11 @@ select
     'unknown' as category,
     null::numeric as list_price_amount,
     {{ currency("online_retail") }} as currency,
-    -- Products have five digits or DCGS and digits; the rest (POST, DOT, M, C2, D, S, B, BANK CHARGES, AMAZONFEE,
-    -- CRUK, PADS, GIFT_...) is postage, fees, discounts, vouchers and corrections.
-    stock_code ~ '^([0-9]{5}|DCGS)' as is_product,
+    {{ online_retail_is_product("stock_code") }} as is_product,
+    stock_code as sku,
+    null as gtin,
+    null::integer as stock_quantity,
+    null as status,
     false as is_deleted,
     min(known_at) as known_at,
     min(partition_on) as known_on

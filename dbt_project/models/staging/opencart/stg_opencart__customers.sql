@@ -1,4 +1,6 @@
 -- Known by their orders, guests too: the shop's own customer table has no region.
+{{ config(materialized="incremental", touched="customers", indexes=[{"columns": ["customer_id"]}]) }}
+
 select distinct on (email, partition_on)
     {{ marketplace("opencart") }} as marketplace,
     email as customer_id,
@@ -7,6 +9,6 @@ select distinct on (email, partition_on)
     false as is_deleted,
     known_at,
     partition_on as known_on
-from {{ source("opencart", "oc_order") }}
+from {{ raw("opencart", "oc_order", "customers") }} as oc_order
 where order_status_id <> 0 and email is not null and not _deleted
-order by email asc, partition_on asc, known_at desc
+order by email asc, partition_on asc, known_at desc, order_id desc

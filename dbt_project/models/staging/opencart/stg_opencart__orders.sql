@@ -1,8 +1,10 @@
 -- Orders as of each day. OpenCart overwrites an order's status, so it is read from the history; a change that left
 -- no history is seen where it touched date_modified.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 with orders as (
     select *
-    from {{ source("opencart", "oc_order") }}
+    from {{ raw("opencart", "oc_order") }} as oc_order
 ),
 
 placed as (
@@ -17,7 +19,7 @@ confirmed as (
     select
         order_id,
         min(partition_on) as known_on
-    from {{ source("opencart", "oc_order_history") }}
+    from {{ raw("opencart", "oc_order_history") }} as oc_order_history
     where order_status_id <> 0 and not _deleted
     group by order_id
 ),
@@ -31,7 +33,7 @@ history as (
         newest.date_added as happened_at,
         newest.order_history_id,
         {{ opencart_status("newest.order_status_id") }} as status
-    from ({{ newest(source("opencart", "oc_order_history"), ["order_history_id"], "partition_on") }}) as newest
+    from ({{ newest(raw("opencart", "oc_order_history"), ["order_id", "order_history_id"], "partition_on") }}) as newest
     inner join confirmed on newest.order_id = confirmed.order_id
     where not newest._deleted and newest.partition_on >= confirmed.known_on
 ),

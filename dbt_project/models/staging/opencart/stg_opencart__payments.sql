@@ -1,24 +1,22 @@
 -- One payment per order: its total, in the base currency and, rounded as the shop did, as the customer paid it.
+{{ config(materialized="incremental", touched="orders", indexes=[{"columns": ["order_id"]}]) }}
+
 with seen as (
     select *
-    from {{ source("opencart", "oc_order") }}
+    from {{ raw("opencart", "oc_order") }} as oc_order
 ),
 
 confirmed as (
     select
         order_id,
         min(partition_on) as partition_on
-    from {{ source("opencart", "oc_order_history") }}
+    from {{ raw("opencart", "oc_order_history") }} as oc_order_history
     where order_status_id <> 0
     group by order_id
 ),
 
 decimals as (
-    select distinct on (code)
-        code,
-        decimal_place
-    from {{ source("opencart", "oc_currency") }}
-    order by code asc, partition_on desc
+    select * from {{ ref("int_currency_decimals__opencart") }}
 ),
 
 orders as (
@@ -58,4 +56,9 @@ select distinct on (orders.order_id, orders.known_on)
     orders.known_on
 from orders
 left join decimals on orders.currency_code = decimals.code
-order by orders.order_id asc, orders.known_on asc, orders._deleted desc, orders.known_at desc
+order by
+    orders.order_id asc,
+    orders.known_on asc,
+    orders._deleted desc,
+    orders.known_at desc,
+    orders.partition_on desc

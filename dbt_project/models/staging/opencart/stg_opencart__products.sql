@@ -40,15 +40,24 @@ categories as (
 ),
 
 codes as (
-    -- Since 4.1 the codes of a product, the SKU among them, have a table of their own.
+    -- Since 4.1 the codes of a product have a table of their own.
     select
-        coded.product_id,
-        coded.partition_on,
-        min(coded.value) as value
-    from coded
-    left join kinds on coded.identifier_id = kinds.identifier_id and coded.partition_on = kinds.partition_on
-    where lower(coalesce(kinds.code, coded.code)) = 'sku'
-    group by coded.product_id, coded.partition_on
+        product_id,
+        partition_on,
+        min(value) filter (where kind = 'sku') as sku,
+        min(value) filter (where kind in ('ean', 'jan')) as ean,
+        min(value) filter (where kind = 'upc') as upc
+    from (
+        select
+            coded.product_id,
+            coded.partition_on,
+            coded.value,
+            lower(coalesce(kinds.code, coded.code)) as kind
+        from coded
+        left join kinds on coded.identifier_id = kinds.identifier_id and coded.partition_on = kinds.partition_on
+        where not coded._deleted
+    ) as named
+    group by product_id, partition_on
 ),
 
 seen as (
@@ -58,7 +67,14 @@ seen as (
         coalesce(categories.name, 'unknown') as category,
         listed.price as list_price_amount,
         listed.model,
-        coalesce(listed.sku, codes.value) as sku,
+        nullif(coalesce(listed.sku, codes.sku), '') as sku,
+        coalesce(
+            {{ gtin("coalesce(listed.ean, codes.ean)") }},
+            {{ gtin("coalesce(listed.upc, codes.upc)") }}
+        ) as gtin,
+        listed.quantity,
+        case listed.status when true then 'active' when false then 'inactive' end as status,
+        false as is_deleted,
         listed.known_at,
         listed.partition_on
     from listed
@@ -68,50 +84,26 @@ seen as (
     where not listed._deleted
 ),
 
-catalogue_days as (
-    select
-        partition_on,
-        lead(partition_on) over days as next_on,
-        lead(known_at) over days as next_known_at
-    from (
-        select
-            partition_on,
-            max(known_at) as known_at
-        from seen
-        group by partition_on
-    ) as found
-    window days as (order by partition_on)
-),
-
 versions as (
-    select
-        seen.*,
-        false as is_deleted
-    from seen
-    union all
-    select
-        seen.product_id,
-        seen.product_name,
-        seen.category,
-        seen.list_price_amount,
-        seen.model,
-        seen.sku,
-        catalogue_days.next_known_at as known_at,
-        catalogue_days.next_on as partition_on,
-        true as is_deleted
-    from seen
-    inner join catalogue_days on seen.partition_on = catalogue_days.partition_on
-    left join seen as still
-        on seen.product_id = still.product_id and catalogue_days.next_on = still.partition_on
-    where catalogue_days.next_on is not null and still.product_id is null
+    {{ with_taken_out(
+        "seen", "seen", group=[], key=["product_id"],
+        columns=[
+            "product_id", "product_name", "category", "list_price_amount", "model", "sku", "gtin", "quantity", "status",
+        ],
+    ) }}
 ),
 
 marked as (
     select
         *,
-        lag((product_name, category, list_price_amount, model, sku, is_deleted)::text) over days as before,
-        (product_name, category, list_price_amount, model, sku, is_deleted)::text as content
-    from versions
+        lag(content) over days as before
+    from (
+        -- Not the quantity: a sale makes no new version of a product.
+        select
+            *,
+            (product_name, category, list_price_amount, model, sku, gtin, status, is_deleted)::text as content
+        from versions
+    ) as described
     window days as (partition by product_id order by partition_on)
 )
 
@@ -125,6 +117,9 @@ select
     true as is_product,
     marked.model,
     marked.sku,
+    marked.gtin,
+    marked.quantity as stock_quantity,
+    marked.status,
     marked.is_deleted,
     marked.known_at,
     marked.partition_on as known_on{{ evolved("opencart", "oc_product", "listed") }}

@@ -1,0 +1,71 @@
+{#-
+  What the customers' report takes from things that change without a touched order: sessions, reviews, the segment.
+  One row for each customer of any of them.
+-#}
+{% macro customer_signal_columns() -%}
+    {{ return([
+        "n_sessions", "last_session_on", "n_reviews", "average_rating", "rfm_month_on", "recency_quintile",
+        "frequency_quintile", "monetary_quintile", "segment", "segment_before",
+    ]) }}
+{%- endmacro %}
+
+{% macro customer_signals() -%}
+    select
+        customer_id,
+        coalesce(sessions.n_sessions, 0)::integer as n_sessions,
+        sessions.last_session_on,
+        coalesce(reviews.n_reviews, 0)::integer as n_reviews,
+        reviews.average_rating,
+        segments.month_on as rfm_month_on,
+        segments.recency_quintile,
+        segments.frequency_quintile,
+        segments.monetary_quintile,
+        segments.segment,
+        segments.segment_before
+    from (
+        select
+            customer_id,
+            count(*) as n_sessions,
+            max(session_on) as last_session_on
+        from {{ ref("fact_session") }}
+        where not is_bot and customer_id is not null
+        group by customer_id
+    ) as sessions
+    full join (
+        select
+            customer_id,
+            count(*) as n_reviews,
+            round(avg(rating), 2)::numeric(4, 2) as average_rating
+        from {{ ref("fact_review") }}
+        where customer_id is not null
+        group by customer_id
+    ) as reviews using (customer_id)
+    full join (
+        select *
+        from {{ ref("rpt_rfm_month") }}
+        where month_on = (select max(month_on) from {{ ref("rpt_rfm_month") }})
+    ) as segments using (customer_id)
+{%- endmacro %}
+
+{#- The customers whose report is to be made anew: touched ones, those of other signals, new ones and those that are gone. -#}
+{% macro stale_customers() -%}
+    select customer_id
+    from {{ touched("customers") }} as touched
+    union all
+    select there.customer_id
+    from {{ this }} as there
+    left join ({{ customer_signals() }}) as signals on there.customer_id = signals.customer_id
+    where
+        {%- for column in customer_signal_columns() %}
+        {%- if column in ("n_sessions", "n_reviews") %}
+        {{ "or " if not loop.first }}coalesce(signals.{{ column }}, 0) <> there.{{ column }}
+        {%- else %}
+        {{ "or " if not loop.first }}signals.{{ column }} is distinct from there.{{ column }}
+        {%- endif %}
+        {%- endfor %}
+    union all
+    select customer_id
+    from {{ ref("dim_customer") }} as customers
+    full join {{ this }} as there using (customer_id)
+    where customers.n_orders is null or there.n_orders is null
+{%- endmacro %}

@@ -1,0 +1,33 @@
+{#- Whether an order of this status is a sale: what was canceled or could not be had is none; what came back was one. -#}
+{% macro is_sale(status) -%}
+    {{ status }} not in ('canceled', 'unavailable')
+{%- endmacro %}
+
+{#- The first day of a day's month. -#}
+{% macro month_of(day) -%}
+    date_trunc('month', {{ day }})::date
+{%- endmacro %}
+
+{#- The first day of the month that is `n` months after the one that begins on `month`. -#}
+{% macro months_after(month, n) -%}
+    ({{ month }} + interval '1 month' * ({{ n }}))::date
+{%- endmacro %}
+
+{#- A share as an exact number, null where there is nothing to share: the same digits in every rebuild. -#}
+{% macro share(part, whole) -%}
+    round(({{ part }})::numeric / nullif({{ whole }}, 0), 6)::numeric(18, 6)
+{%- endmacro %}
+
+{#-
+  The columns of a vendor's rate: as it is, drawn towards that of the marketplace, and the prior that draws it. `measure`
+  is the alias of the prior; the posterior's mean is (events + strength * rate) / (trials + strength).
+-#}
+{% macro shrunk_rate(measure, events, trials) -%}
+    {{ share("vendors." ~ events, "vendors." ~ trials) }} as {{ measure }}_rate,
+    {{ share(
+        "vendors." ~ events ~ " + " ~ measure ~ ".strength * " ~ measure ~ ".rate",
+        "vendors." ~ trials ~ " + " ~ measure ~ ".strength"
+    ) }} as shrunk_{{ measure }}_rate,
+    {{ measure }}.rate::numeric(18, 6) as prior_{{ measure }}_rate,
+    {{ measure }}.strength::numeric(18, 6) as prior_{{ measure }}_strength
+{%- endmacro %}

@@ -1,0 +1,339 @@
+{#-
+  The incremental core (docs/decisions/0011): a night reads and writes only what depends on the keys whose raw rows
+  changed. Things that can be touched, and the columns that name them:
+    orders (marketplace, order_id)   customers (customer_id)      products (marketplace, product_id)
+    days (marketplace, date_on): order days, before and after     months (marketplace, month_on): of those days
+    session_days (marketplace, session_on)
+  A model that is built by touched keys:
+
+    {{ config(materialized="incremental", incremental_strategy="touched", touched="orders") }}
+    select ... from {{ ref("int_orders__current") }} as orders where {{ where_touched("orders", "orders") }}
+
+  Each night the strategy deletes the touched keys from the table and inserts what the model gives for them, so a model
+  must give, for the touched keys, all that it would give for them without the condition: group, number and join within
+  the key. In a full refresh the conditions are `true`.
+-#}
+{% macro touched_columns(thing) -%}
+    {%- set columns = {
+        "orders": ["marketplace", "order_id"],
+        "customers": ["customer_id"],
+        "products": ["marketplace", "product_id"],
+        "days": ["marketplace", "date_on"],
+        "months": ["marketplace", "month_on"],
+        "session_days": ["marketplace", "session_on"],
+    } -%}
+    {%- if thing not in columns -%}
+        {{ exceptions.raise_compiler_error("touched: " ~ thing ~ " is none of " ~ columns.keys() | join(", ")) }}
+    {%- endif -%}
+    {{ return(columns[thing]) }}
+{%- endmacro %}
+
+{#-
+  Select of the touched keys, to read from: `from {{ touched("days") }} as touched`. Columns as above; no key twice.
+  Empty after a green build.
+-#}
+{% macro touched(thing) -%}
+    {%- if is_sampled() -%} {{ return(sampled(thing)) }} {%- endif -%}
+    (select distinct {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
+    {%- if thing in ("orders", "days", "months") %} where {{ within_lookback() }}{% endif %})
+{%- endmacro %}
+
+{#-
+  Condition that a row's key is touched; `true` where the model is built whole. `alias` is the relation's, `columns`
+  names the key's columns where they are called otherwise; for days the default is marketplace, ordered_on.
+-#}
+{% macro where_touched(thing, alias=none, columns=none) -%}
+    {%- if is_built_by_keys() -%}
+        {%- set named = columns or (["marketplace", "ordered_on"] if thing == "days" else touched_columns(thing)) -%}
+        ({% for column in named %}{{ alias ~ "." if alias }}{{ column }}{{ ", " if not loop.last }}{% endfor %})
+        in {{ touched(thing) }}
+    {%- else -%}
+        {%- do depend_on_touched(thing) -%}
+        true
+    {%- endif -%}
+{%- endmacro %}
+
+{#-
+  A raw table in place of `source()`: in an incremental build only the rows of touched keys, by the column that
+  `changes` in the source's YAML names for the thing. Write an alias: `from {{ raw("olist", "orders") }} as orders`.
+  `thing` must be what the model is `touched` by. A model that is built whole each night reads `source()`.
+-#}
+{% macro raw(source_name, entity, thing="orders") -%}
+    {%- set relation = source(source_name, entity) -%}
+    {%- do depend_on_touched(thing) -%}
+    {%- if is_built_by_keys() and config.get("touched") == thing -%}
+        {%- set key = touched_columns(thing)[-1] -%}
+        {%- set by = changes(source_name, entity, thing) -%}
+        {%- set there = by -%}
+        (
+            select *
+            from {{ relation }}
+            where {{ by.column }} in (
+                {%- if by.through %}
+                {%- set there = changes(source_name, by.through.entity, thing) %}
+                select {{ by.through.column }}
+                from {{ builtins.source(source_name, by.through.entity) }}
+                where {{ there.column }} in (
+                {%- endif %}
+                select
+                    {%- if there.type in ("integer", "bigint") %}
+                    case when {{ key }} ~ '^-?[0-9]{1,18}$' then {{ key }}::bigint end
+                    {%- else %}
+                    {{ key }}
+                    {%- endif %}
+                from {{ touched(thing) }} as touched
+                {%- if thing != "customers" %}
+                where marketplace = {{ marketplace(source_name) }}
+                {%- endif %}
+                {{- ")" if by.through }}
+            )
+        )
+    {%- else -%}
+        (select * from {{ relation }})
+    {%- endif -%}
+{%- endmacro %}
+
+{#- How an entity's rows name a thing: {column, type, through: none or {entity, column}}. -#}
+{% macro changes(source_name, entity, thing) -%}
+    {%- set found = all_sources()[source_name].get("changes", {}).get(entity, {}).get(thing) -%}
+    {%- if not found -%}
+        {{ exceptions.raise_compiler_error(
+            source_name ~ ".yaml: `changes` of " ~ entity ~ " names no column for " ~ thing ~ ", so that "
+            ~ model.name ~ " cannot be built by touched " ~ thing
+        ) }}
+    {%- endif -%}
+    {{ return(found) }}
+{%- endmacro %}
+
+{#- The table of touched keys. Its name is written out, because tests and unit tests read it too. -#}
+{% macro touched_relation(thing) -%}
+    {%- do depend_on_touched(thing) -%}
+    {%- set name = touched_model(thing) -%}
+    {%- set node = graph.get("nodes", {}).get("model." ~ project_name ~ "." ~ name) if execute else none -%}
+    {{ return(api.Relation.create(
+        database=target.database, schema=node.schema if node else "intermediate", identifier=name
+    )) }}
+{%- endmacro %}
+
+{% macro touched_model(thing) -%}
+    {%- do touched_columns(thing) -%}
+    {{ return("int_touched__" ~ ("days" if thing == "months" else thing)) }}
+{%- endmacro %}
+
+{#- Whether this run narrows the model to touched keys. A unit test has no `this`, and builds its model whole. -#}
+{% macro is_built_by_keys() -%}
+    {{ return(execute and this is not none and (is_incremental() or is_sampled())) }}
+{%- endmacro %}
+
+{#- Parsing learns that the model comes after the touched keys. Not when it runs: a unit test has no such input. -#}
+{% macro depend_on_touched(thing) -%}
+    {%- if not execute -%} {%- do ref(touched_model(thing)) -%} {%- endif -%}
+{%- endmacro %}
+
+{#-
+  What of the touched days and orders a model takes: those that changed, and those of its lookback. A fact declares it
+  (`config(meta={"lookback_days": 3})`: the three newest order days of each marketplace); other models take that of the
+  fact that looks back furthest.
+-#}
+{% macro within_lookback() -%}
+    {%- set own = (model.config.get("meta") or {}).get("lookback_days") if execute -%}
+    (days_back is null or days_back < {{ max_lookback_days() if own is none else own }})
+{%- endmacro %}
+
+{% macro max_lookback_days() -%}
+    {%- set longest = namespace(days=0) -%}
+    {%- if execute -%}
+        {%- for node in graph.get("nodes", {}).values() if node.resource_type == "model" -%}
+            {%- set longest.days = [longest.days, (node.config.get("meta") or {}).get("lookback_days", 0)] | max -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(longest.days) }}
+{%- endmacro %}
+
+{#-
+  The strategy: delete the touched keys, insert the model's rows for them. `touched_columns` in the config names the
+  key's columns where the table calls them otherwise.
+-#}
+{% macro get_incremental_touched_sql(arg_dict) -%}
+    {%- set thing = config.get("touched") -%}
+    {%- if not thing -%}
+        {{ exceptions.raise_compiler_error("the strategy `touched` needs the config touched: orders, days, ...") }}
+    {%- endif -%}
+    {%- set names = arg_dict["dest_columns"] | map(attribute="name") | list -%}
+    {%- set columns = config.get("touched_columns") or touched_columns(thing) -%}
+    {%- if thing == "days" and "date_on" not in names and not config.get("touched_columns") -%}
+        {%- set columns = ["marketplace", "ordered_on"] -%}
+    {%- endif -%}
+    {{ note_unpublished(arg_dict["target_relation"], columns, thing) }}
+    delete from {{ arg_dict["target_relation"] }}
+    where ({{ columns | join(", ") }}) in {{ touched(thing) }};
+
+    {{ insert_all(arg_dict) }}
+{%- endmacro %}
+
+{% macro insert_all(arg_dict) -%}
+    {%- set columns = get_quoted_csv(arg_dict["dest_columns"] | map(attribute="name")) -%}
+    insert into {{ arg_dict["target_relation"] }} ({{ columns }})
+    select {{ columns }}
+    from {{ arg_dict["temp_relation"] }}
+{%- endmacro %}
+
+{#-
+  Tells the publisher (include/warehouse/marts.py) which rows of a mart this build replaces, in the transaction that
+  does: those whose `columns` are a touched key. The row without a scope says that the mart was built in place, touched
+  or not. A mart that is rebuilt whole is a new table, which the publisher sees.
+-#}
+{% macro note_unpublished(target, columns, thing) -%}
+    {%- if target.schema == "core" and modules.re.match("(fact|dim|rpt)_", target.identifier) -%}
+    insert into ops.unpublished (mart, scope)
+    select
+        '{{ target.identifier }}',
+        jsonb_build_object(
+            {%- for column in columns %}'{{ column }}', {{ touched_columns(thing)[loop.index0] }}{{ ", " if not loop.last }}
+            {%- endfor -%}
+        )
+    from {{ touched(thing) }} as touched
+    union all
+    select '{{ target.identifier }}', null;
+    {%- endif -%}
+{%- endmacro %}
+
+{#-
+  The strategy of a small model that is built whole each night and that touched models look things up in: replace its
+  rows, and remember what differs as touched, in the same transaction. `tracks` in the config gives SQL for
+  ops.touched_work: {source, thing, key}, over the model's columns. Such a model has `full_refresh=false`: a difference
+  that is not remembered would never be seen.
+-#}
+{% macro get_incremental_tracked_sql(arg_dict) -%}
+    {%- set tracks = config.require("tracks") -%}
+    {%- set before = arg_dict["target_relation"] -%}
+    {%- set after = arg_dict["temp_relation"] -%}
+    {%- set columns = get_quoted_csv(arg_dict["dest_columns"] | map(attribute="name")) -%}
+    insert into ops.touched_work (source, thing, key)
+    select distinct {{ tracks["source"] }}, {{ tracks["thing"] }}, ({{ tracks["key"] }})::text
+    from (
+        (select {{ columns }} from {{ before }} except all select {{ columns }} from {{ after }})
+        union all
+        (select {{ columns }} from {{ after }} except all select {{ columns }} from {{ before }})
+    ) as differing
+    on conflict do nothing;
+
+    delete from {{ before }};
+
+    {{ insert_all(arg_dict) }}
+{%- endmacro %}
+
+{#- A model's rows as the last build left them, without depending on it; no rows, the same columns, where there is none. -#}
+{% macro left_by_last_build(name, columns) -%}
+    {%- set found = none -%}
+    {%- if execute and "model." ~ project_name ~ "." ~ name in graph.nodes -%}
+        {%- set node = graph.nodes["model." ~ project_name ~ "." ~ name] -%}
+        {%- set found = adapter.get_relation(node.database, node.schema, node.alias) -%}
+        {#- An older version of the model may lack a column: then everything is built whole anyway. -#}
+        {%- set there = adapter.get_columns_in_relation(found) | map(attribute="name") | list if found else [] -%}
+        {%- if columns.keys() | reject("in", there) | list -%}
+            {%- set found = none -%}
+        {%- endif -%}
+    {%- endif -%}
+    {%- if found -%}
+        (select {{ columns.keys() | join(", ") }} from {{ found }})
+    {%- else -%}
+        (select {% for column, kind in columns.items() %}null::{{ kind }} as {{ column }}{{ ", " if not loop.last }}{% endfor %} where false)
+    {%- endif -%}
+{%- endmacro %}
+
+{#-
+  Select of the orders that ops.touched_work names: by themselves, or by a row of a `tracked` table that was used for
+  them. Those are found in what the last build left: an order that is new names itself.
+-#}
+{% macro orders_of_work() -%}
+    {%- set key = {"marketplace": "text", "order_id": "text"} -%}
+    select
+        sources.marketplace,
+        work.key as order_id
+    from ops.touched_work as work
+    inner join {{ marketplaces_of_sources() }} as sources (source, marketplace) on work.source = sources.source
+    where work.thing = 'orders' and work.key <> '*'
+    {%- for name, column, source_name, thing in [
+        ("stg_demo_shop__order_items", "product_id", "demo_shop", "item_vendors"),
+        ("stg_opencart__order_items", "product_id", "opencart", "item_vendors"),
+        ("stg_opencart__payments", "customer_currency", "opencart", "currency_decimals"),
+        ("stg_opencart__coupon_uses", "coupon_id", "opencart", "coupons"),
+    ] %}
+    union
+    select
+        used.marketplace,
+        used.order_id
+    from {{ left_by_last_build(name, dict(key, **{column: "text"})) }} as used
+    inner join ops.touched_work as work on used.{{ column }}::text = work.key
+    where work.thing = '{{ thing }}' and work.source = '{{ source_name }}'
+    {%- endfor %}
+    {%- for name, day in [
+        ("int_orders__current", "ordered_on"),
+        ("int_order_items__current", "ordered_on"),
+        ("int_payments__current", "paid_on"),
+        ("fact_refund", "refunded_on"),
+    ] %}
+    union
+    select
+        happened.marketplace,
+        happened.order_id
+    from {{ left_by_last_build(name, dict(key, currency="text", **{day: "date"})) }} as happened
+    inner join (
+        -- With the marketplace, which leads the index.
+        select distinct
+            sources.marketplace,
+            split_part(work.key, ' ', 1) as currency,
+            split_part(work.key, ' ', 2)::date as rate_on
+        from ops.touched_work as work
+        cross join {{ marketplaces_of_sources() }} as sources (source, marketplace)
+        where work.thing = 'rates'
+    ) as rates
+        on
+            happened.marketplace = rates.marketplace
+            and happened.{{ day }} = rates.rate_on
+            and happened.currency = rates.currency
+    {%- endfor %}
+{%- endmacro %}
+
+{#- Each source with its marketplace, as rows. -#}
+{% macro marketplaces_of_sources() -%}
+    (
+        values
+        {%- for name, about in all_sources() | dictsort %}
+        ('{{ name }}', '{{ about.marketplace }}'){{ "," if not loop.last }}
+        {%- endfor %}
+    )
+{%- endmacro %}
+
+{#- After a model was built: statistics, where the table has none yet. An incremental build leaves them to autovacuum. -#}
+{% macro analyze_once() -%}
+    {%- if model.config.materialized in ("table", "incremental") -%}
+    do $$ begin
+        if not exists (
+            select from pg_stats where schemaname = '{{ this.schema }}' and tablename = '{{ this.identifier }}'
+        ) then
+            analyze {{ this }};
+        end if;
+    end $$
+    {%- endif -%}
+{%- endmacro %}
+
+{#-
+  What a test of a model's rows reads: in an incremental `dbt build` the rows that were built anew, else all. The others
+  are as they were when they were tested. A generic test knows by which thing its model is built; another says `thing`.
+-#}
+{% macro touched_rows(tested, thing=none) -%}
+    {%- if thing -%} {%- do depend_on_touched(thing) -%} {%- endif -%}
+    {%- set node = graph.nodes.get(model.get("attached_node")) if execute and model.get("attached_node") else none -%}
+    {%- set by = thing or (node.config.get("touched") if node) -%}
+    {%- if execute and by and flags.WHICH == "build" and not flags.FULL_REFRESH -%}
+        {%- set columns = node.config.get("touched_columns") if node else none -%}
+        {%- if not columns and by == "days" and "date_on" not in (node.columns if node else {}) -%}
+            {%- set columns = ["marketplace", "ordered_on"] -%}
+        {%- endif -%}
+        (select * from {{ tested }} as tested where ({{ (columns or touched_columns(by)) | join(", ") }}) in {{ touched(by) }})
+    {%- else -%}
+        {{ tested }}
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,101 @@
+-- depends_on: {{ ref("int_item_vendors__demo_shop") }}, {{ ref("int_item_vendors__opencart") }}
+-- depends_on: {{ ref("int_currency_decimals__opencart") }}, {{ ref("int_coupons__opencart") }}
+-- depends_on: {{ ref("int_currency__rates") }}
+-- Rows are added until a build is green, then `include.dbt` empties it: what a killed build left half done is touched
+-- in the next one too, with the days and customers of before both.
+{{ config(
+    materialized="incremental",
+    incremental_strategy="append",
+    full_refresh=false,
+    on_schema_change="sync_all_columns",
+    indexes=[{"columns": ["order_id", "marketplace"]}],
+    post_hook="analyze {{ this }}",
+) }}
+
+{%- set of_orders = {
+    "marketplace": "text", "order_id": "text", "customer_id": "text", "ordered_on": "date"
+} %}
+{%- set of_items = {"marketplace": "text", "order_id": "text", "ordered_on": "date"} %}
+
+with marketplaces as (
+    select distinct marketplace
+    from {{ marketplaces_of_sources() }} as known (source, marketplace)
+),
+
+-- Read by its indexes; a CTE that is named twice would be copied whole.
+orders as not materialized (
+    select left_over.*
+    from {{ left_by_last_build("int_orders__current", of_orders) }} as left_over
+),
+
+items as (
+    select left_over.*
+    from {{ left_by_last_build("int_order_items__current", of_items) }} as left_over
+),
+
+changed as (
+    {{ orders_of_work() }}
+),
+
+newest as (
+    -- One look into the index for each marketplace.
+    select
+        marketplace,
+        (
+            select max(orders.ordered_on)
+            from orders
+            where orders.marketplace = marketplaces.marketplace
+        ) as ordered_on
+    from marketplaces
+),
+
+touched as (
+    select
+        marketplace,
+        order_id,
+        null::integer as days_back
+    from changed
+    union all
+    select
+        orders.marketplace,
+        orders.order_id,
+        newest.ordered_on - orders.ordered_on as days_back
+    from newest
+    inner join orders
+        on
+            newest.marketplace = orders.marketplace
+            and orders.ordered_on > newest.ordered_on - {{ max_lookback_days() }}
+),
+
+before as (
+    select
+        touched.marketplace,
+        touched.order_id,
+        orders.ordered_on as ordered_on_before,
+        orders.customer_id as customer_id_before,
+        touched.days_back
+    from touched
+    left join orders on touched.marketplace = orders.marketplace and touched.order_id = orders.order_id
+    union all
+    -- An item whose order is unknown has a day of its own.
+    select
+        touched.marketplace,
+        touched.order_id,
+        items.ordered_on as ordered_on_before,
+        null as customer_id_before,
+        touched.days_back
+    from touched
+    inner join items on touched.marketplace = items.marketplace and touched.order_id = items.order_id
+)
+
+select *
+from before
+except
+select
+    marketplace,
+    order_id,
+    ordered_on_before,
+    customer_id_before,
+    days_back
+from {{ this if is_incremental() else "before" }}
+where {{ "true" if is_incremental() else "false" }}

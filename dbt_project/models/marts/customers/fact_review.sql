@@ -1,0 +1,28 @@
+{{ config(
+    materialized="incremental",
+    touched="products",
+    indexes=[
+        {"columns": ["review_id", "marketplace"], "unique": true},
+        {"columns": ["product_id", "marketplace"]},
+    ],
+) }}
+
+with versions as (
+    {{ union_sources("reviews") }}
+)
+
+select
+    review_id,
+    marketplace,
+    product_id,
+    order_id,
+    customer_id,
+    rating::numeric(4, 2) as rating,
+    review_at,
+    {{ utc_day("review_at") }} as review_on,
+    is_approved,
+    n_characters,
+    known_at
+from ({{ newest("versions", ["marketplace", "review_id"]) }}) as newest
+-- Of the newest versions, not before: a review may have been of another product.
+where is_deleted is not true and {{ where_touched("products") }}
