@@ -1,6 +1,6 @@
 # One line per thing a person does; each target is what CI runs and, where there is one, the ./emporium command.
 .DEFAULT_GOAL := help
-.PHONY: help setup _jars run status stop test test-unit lint fix dbt docs bench lock compose-env
+.PHONY: help setup _jars run status stop test test-unit lint fix dbt dbt-clean docs bench lock compose-env
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -56,12 +56,16 @@ fix: setup ## what the linters can repair themselves
 	$(PY) -m ruff format .
 	$(PY) -m sqlfluff fix --disable-progress-bar dbt_project/models dbt_project/tests
 
-dbt: setup ## dbt against the running warehouse: ARGS="build --select stg_olist__orders"
-	@exec $(PY) -m include.dbt $(or $(ARGS),build)
+# ARGS alone is a command of dbt's against production; with SELECT it is more options.
+dbt: setup ## what changed, or SELECT=fact_order+, into a schema of your own; ARGS="test --select fact_order" as it is
+	@exec $(PY) -m $(if $(SELECT)$(DAYS),include.analyst,$(if $(ARGS),include.dbt,include.analyst)) \
+	  $(if $(SELECT),--select "$(SELECT)") $(if $(DAYS),--days "$(DAYS)") $(ARGS)
 
-docs: setup ## dbt's documentation site and docs/data-dictionary.md from the running warehouse
-	$(PY) -m include.dbt docs
-	$(PY) -m include.dictionary
+dbt-clean: setup ## drop the schema of your own
+	@exec $(PY) -m include.analyst --clean
+
+docs: setup ## the models' documentation and docs/data-dictionary.md from the running warehouse, shown in a browser
+	@exec $(PY) -m include.docs $(ARGS)
 
 bench: setup ## the measurements of benchmarks/
 	@exec $(PY) -m benchmarks $(ARGS)

@@ -359,8 +359,7 @@ def gate(source: Source, first: date, last: date) -> list[Check]:
         there = landed(conn, source, range_of_days)
         for name, entity in source.entities.items():
             started = time.monotonic()
-            batches = bronze.batches(source.source, name, first, last)
-            refuse_other(source, name, batches, {day: there[name, day][1] for day in range_of_days})
+            refuse_other(source, name, there)
             tally = Tally(source.source, name, entity, range_of_days)
             n_aside = 0
             drifts = drift.of_days(conn, source, name, first, last)
@@ -381,7 +380,7 @@ def gate(source: Source, first: date, last: date) -> list[Check]:
             if is_stream:
                 # The others kept every rule as they landed, and were counted there.
                 tally.n_rows = np.array([there[name, day][0] for day in range_of_days])
-            checks = tally.checks(batches)
+            checks = tally.checks({day: there[name, day][1] for day in range_of_days})
             checks += _more_checks(tally, drifts, overlay)
             _record(conn, tally.target, checks, first, last)
             stopped += [one for one in checks if one.severity == "critical" and not one.is_passed]

@@ -101,12 +101,11 @@ def batches(conn: psycopg.Connection, as_of: date) -> Iterator[Line]:
             (VERDICT, source.source, as_of, list(source.entities)),
         ).fetchall()
         for name, n_rows, batch, judged in rows:
-            held = bronze.batches(source.source, name, as_of, as_of).get(as_of, bronze.NOTHING)
-            made, n_held = held, n_rows
+            n_held, held = bronze.held(source.source, name, as_of, as_of).get(as_of, (0, bronze.NOTHING))
+            made = held
             if not connector_class(source.type).lands_in_spark:
                 # A stream's batches are digests of its files, which bronze no longer knows.
-                day = bronze.everything(source.source, name, as_of)
-                made, n_held = bronze.digest_of(day), day.num_rows
+                made = bronze.digest_of(bronze.everything(source.source, name, as_of))
             ok = held == batch == judged == made and n_held == n_rows
             yield Line(
                 "bronze",

@@ -124,13 +124,20 @@ def run(
 
 
 @app.command()
-def dsn(role: Annotated[str | None, typer.Option(help="loader, transformer, scorer, publisher, bi_reader.")] = None):
+def dsn(role: Annotated[str | None, typer.Option(help="analyst, bi_reader, ... or a vendor's login.")] = None):
     """Print a libpq URL of the warehouse: the owner's, or a role's."""
     from include.warehouse.engine import ROLES
     from include.warehouse.engine import dsn as url
 
     if role and role not in ROLES:
-        raise _fail(f"There is no role {role}: one of {', '.join(ROLES)}.")
+        from include.warehouse.access import vendor_logins
+
+        try:
+            vendors = {one.login for one in vendor_logins()}
+        except _known_errors():
+            vendors = set()  # no warehouse, no vendors: `vendor list` says why
+        if role not in vendors:
+            raise _fail(f"There is no role {role}: one of {', '.join(ROLES)}, or a login of `vendor list`.")
     print(url(role))
 
 
@@ -248,6 +255,56 @@ def source_list() -> None:
         raise _fail(error) from None
     console.print(table, markup=False)
     _say(f"types: {', '.join(names())}")
+
+
+vendor_app = typer.Typer(no_args_is_help=True, help="Logins of vendors, who see their own rows of bi only.")
+app.add_typer(vendor_app, name="vendor")
+
+
+@vendor_app.command("add")
+def vendor_add(
+    login: Annotated[str, typer.Argument(help="Its name in Postgres, such as acme_tools.")],
+    marketplace: Annotated[str, typer.Option(help="As in bi.dim_vendor.")],
+    vendor: Annotated[str, typer.Option(help="vendor_id, as in bi.dim_vendor.")],
+) -> None:
+    """Give a login the rows of a vendor, and make it where there is none; its password goes to the secret store."""
+    from include.warehouse.access import add_vendor
+
+    try:
+        name = add_vendor(login, marketplace, vendor)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    _say(f"{login} sees the rows of vendor {vendor} of {marketplace}. Its password is the secret {name}.")
+    _say(f"For its URL: ./emporium dsn --role {login}")
+
+
+@vendor_app.command("list")
+def vendor_list() -> None:
+    """Which login sees the rows of which vendor."""
+    from include.warehouse.access import vendor_logins
+
+    try:
+        found = vendor_logins()
+    except _known_errors() as error:
+        raise _fail(error) from None
+    table = Table()
+    for header in ("login", "marketplace", "vendor"):
+        table.add_column(header, overflow="fold")
+    for one in found:
+        table.add_row(one.login, one.marketplace, escape(one.vendor_id))
+    console.print(table, markup=False)
+
+
+@vendor_app.command("remove")
+def vendor_remove(login: Annotated[str, typer.Argument(help="Its name, as `vendor list` shows it.")]) -> None:
+    """Take a login away, with its password."""
+    from include.warehouse.access import remove_vendor
+
+    try:
+        remove_vendor(login)
+    except _known_errors() as error:
+        raise _fail(error) from None
+    _say(f"{login} is gone.")
 
 
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that broke a rule: list, show, put mended ones back.")

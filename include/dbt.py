@@ -4,8 +4,9 @@
 
 Prints a short summary and exits 1 when a model or a critical test fails; dbt's own log is
 ``<home>/dbt/logs/dbt.log`` and its target folder, with the partial parse and the docs site, ``<home>/dbt/target``.
-With ``--as-of`` the verdicts of the tests are recorded in ``ops.quality_result``. ``build`` leaves out the unit
-tests (they test the code, which does not change at night); ``test`` runs them.
+With ``--as-of`` the verdicts of the tests are recorded in ``ops.quality_result``; the rows that a test found lie in
+schema ``dbt_tests`` until it passes. ``build`` leaves out the unit tests (they test the code, which does not change at
+night); ``test`` runs them. Production is built whole, as of a day: parts are built by ``include.analyst``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from include import ops
@@ -32,8 +34,9 @@ from include.dates import parse_day
 from include.ingest import drift
 from include.ingest.arguments import NOTHING_TO_DO
 from include.ingest.sources import FOLDER as SOURCES
-from include.ingest.sources import sources
+from include.ingest.sources import Entity, sources
 from include.settings import ROOT, settings
+from include.warehouse import work
 from include.warehouse.engine import connect, dsn
 
 PROJECT = ROOT / "dbt_project"
@@ -42,39 +45,66 @@ COMMANDS = ("build", "run", "test", "docs", "parse", "compile", "list")
 WRITES = ("build", "run", "test")
 """Commands that build relations: two at once would drop each other's tables, so they take turns."""
 
+BUILDS = ("build", "run")
+"""Commands that take the touched keys and build them."""
+
+WHOLE = ("--full-refresh", "-f", "--fail-fast", "-x", "--threads", "--no-partial-parse")
+"""Options that leave a build whole; any other may choose or change what is built."""
+
 PASSED = ("pass", "success", "no-op")
 WORDS = {"warn": "warned", "skipped": "skipped"}
 """What a status that is not passed is called in the summary; every other one is FAILED."""
 
 
 def variables(evolved: Mapping[str, Mapping[str, list[str]]] | None = None) -> dict[str, Any]:
-    """The dbt variables: which sources there are, their marketplace, currency, what they provide and the columns that
-    their tables gained (source -> table -> columns, see ``include.ingest.drift``).
+    """The dbt variables: the currency that reports are in, which sources there are, their marketplace, currency,
+    country, what they provide, which columns name what their rows change (see ``include.ingest.touched``) and the
+    columns that their tables gained (source -> table -> columns, see ``include.ingest.drift``).
 
     Sorted, so that the same YAMLs give the same text and dbt's partial parse stays valid.
     """
     return {
+        "reporting_currency": settings().reporting_currency,
         "sources": {
             one.source: {
+                "changes": {name: _changes(entity) for name, entity in sorted(one.raw_entities.items())},
+                "country": one.country,
                 "currency": one.currency,
                 "evolved": dict(sorted((evolved or {}).get(one.source, {}).items())),
                 "marketplace": one.marketplace,
                 "provides": sorted(one.provides),
             }
             for one in sorted(sources(), key=lambda one: one.source)
-        }
+        },
     }
 
 
-def environment() -> dict[str, str]:
-    """Environment variables that ``dbt_project/profiles.yml`` and dbt itself read."""
-    warehouse = conninfo_to_dict(dsn(ROLE))
-    folder = settings().home / "dbt"
+def _changes(entity: Entity) -> dict[str, Any]:
+    """Thing -> the column that names it, its type, and by which other entity's column when not by itself."""
+    return {
+        thing: {
+            "column": change.column,
+            "through": dict(sorted(zip(("entity", "column"), change.via, strict=True))) if change.via else None,
+            "type": entity.columns[change.column].type,
+        }
+        for thing, change in sorted(entity.changes.items())
+    }
+
+
+def production_state() -> Path:
+    """The folder with the manifest of the newest green night: what an analyst's build is compared with."""
+    return settings().home / "dbt" / "production"
+
+
+def environment(role: str = ROLE, folder: Path | None = None) -> dict[str, str]:
+    """Environment variables that ``dbt_project/profiles.yml`` and dbt itself read; ``folder`` holds target and logs."""
+    warehouse = conninfo_to_dict(dsn(role))
+    folder = folder or settings().home / "dbt"
     return {
         "EMPORIUM_DBT_HOST": str(warehouse.get("host", "127.0.0.1")),
         "EMPORIUM_DBT_PORT": str(warehouse.get("port", "5432")),
         "EMPORIUM_DBT_DATABASE": str(warehouse["dbname"]),
-        "EMPORIUM_DBT_USER": ROLE,
+        "EMPORIUM_DBT_USER": role,
         "EMPORIUM_DBT_SSLMODE": str(warehouse.get("sslmode", "prefer")),
         # The prefix makes dbt keep it out of its logs and artifacts.
         "DBT_ENV_SECRET_PASSWORD": str(warehouse["password"]),
@@ -89,25 +119,47 @@ def environment() -> dict[str, str]:
 
 
 def arguments(
-    command: str, extra: Sequence[str] = (), evolved: Mapping[str, Mapping[str, list[str]]] | None = None
+    command: str,
+    extra: Sequence[str] = (),
+    evolved: Mapping[str, Mapping[str, list[str]]] | None = None,
+    *,
+    with_unit_tests: bool = False,
 ) -> list[str]:
     """The dbt command line for ``command``; ``evolved`` as in ``variables``."""
     line = ["docs", "generate", "--static"] if command == "docs" else [command]
-    if command == "build" and not any("resource-type" in option for option in extra):
+    if command == "build" and not with_unit_tests and not any("resource-type" in option for option in extra):
         line += ["--exclude-resource-type", "unit_test"]
     silence = [] if command in ("list", "compile") else ["--log-level", "none", "--log-level-file", "debug"]
     return ["--no-use-colors", *silence, *line, "--vars", json.dumps(variables(evolved), sort_keys=True), *extra]
 
 
 @contextmanager
-def turn() -> Iterator[None]:
-    """Wait for another dbt that is building this warehouse; its end, even by a kill, gives us the turn."""
-    with connect(ROLE, autocommit=True) as conn:
-        row = conn.execute("select pg_try_advisory_lock(hashtext('emporium.dbt'))").fetchone()
+def turn(role: str = ROLE, lock: str = "emporium.dbt", what: str = "this warehouse") -> Iterator[None]:
+    """Wait for another dbt that is building the same; its end, even by a kill, gives us the turn."""
+    with connect(role, autocommit=True) as conn:
+        row = conn.execute("select pg_try_advisory_lock(hashtext(%s))", (lock,)).fetchone()
         if row and not row[0]:
-            print("dbt: another dbt is building this warehouse; waiting for it", flush=True)
-            conn.execute("select pg_advisory_lock(hashtext('emporium.dbt'))")
+            print(f"dbt: another dbt is building {what}; waiting for it", flush=True)
+            conn.execute("select pg_advisory_lock(hashtext(%s))", (lock,))
         yield
+
+
+def is_whole(extra: Sequence[str]) -> bool:
+    """Whether a build with these options builds everything."""
+    return all(option.partition("=")[0] in WHOLE for option in extra if option.startswith("-"))
+
+
+def refusal(command: str, extra: Sequence[str], as_of: date | None) -> str | None:
+    """Why a person may not run this against production; None when they may.
+
+    A part that is rebuilt alone would leave ``core`` half new and the verdict of the last night on it.
+    """
+    if command == "run" or (command == "build" and not (as_of and is_whole(extra))):
+        return (
+            "production is built whole, with its tests, as of a day: `python -m include.dbt build --as-of D`. "
+            "To build a part into a schema of your own: `make dbt SELECT=...`."
+        )
+    return None
 
 
 def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> int:
@@ -116,17 +168,28 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
     from dbt.cli.main import dbtRunner  # two seconds of import that `--help` need not pay
 
     started = time.monotonic()
-    is_night = command == "build" and as_of is not None and not extra
+    is_night = command == "build" and as_of is not None and is_whole(extra)
+    os.environ["EMPORIUM_DBT_AS_OF"] = str(as_of or newest_night(ROLE) or "") if command in WRITES else ""
     with turn() if command in WRITES else nullcontext():
         if is_night and as_of:
             _record_build(as_of, is_green=False)
-        outcome = dbtRunner().invoke(arguments(command, extra, _evolved(command)))
+        evolved = _evolved(command)
+        made_of = fingerprint(evolved)
+        if command in BUILDS:
+            extra = [*extra, *_whole_or_touched(made_of, extra)]
+        outcome = dbtRunner().invoke(arguments(command, extra, evolved))
+        results = list(getattr(outcome.result, "results", None) or [])
+        if command in WRITES and not outcome.exception:
+            forget_failures(ROLE, results, "dbt_tests" if is_night else None)
+        if outcome.success and command == "build" and is_whole(extra):
+            with connect(ROLE) as conn:
+                work.done(conn, made_of)
         if is_night and as_of and outcome.success:
+            _save_state()
             _record_build(as_of, is_green=True)
     if outcome.exception is not None:
         print(f"dbt {command}: {outcome.exception}", file=sys.stderr)
         return 1
-    results = list(getattr(outcome.result, "results", None) or [])
     if command in WRITES:
         for line in summary(results, settings().home / "dbt" / "target"):
             print(line, file=sys.stderr if line.startswith("FAILED") else sys.stdout)
@@ -141,11 +204,39 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
                 ops.record_checks(conn, checks(results, as_of))
     if command == "docs" and outcome.success:
         print(f"docs: {_serve_docs()}")
-    counts = Counter(_kind(one) for one in results if _kind(one) != "exposure") if command in WRITES else {}
-    what = ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in sorted(counts.items()))
+    told = counted(results) if command in WRITES else ""
     verdict = "ok" if outcome.success else "failed"
-    print(f"dbt {command}: {verdict}{', ' + what if what else ''} in {time.monotonic() - started:.1f} s", flush=True)
+    print(f"dbt {command}: {verdict}{told} in {time.monotonic() - started:.1f} s", flush=True)
     return 0 if outcome.success else 1
+
+
+def fingerprint(evolved: Mapping[str, Mapping[str, list[str]]]) -> str:
+    """What a build is made of beside its rows: the models and macros, the sources and the settings.
+
+    Another fingerprint than the newest green build's is a full refresh: what code does to rows is not guessed.
+    """
+    digest = hashlib.sha256(json.dumps(variables(evolved), sort_keys=True).encode())
+    folders = [PROJECT / name for name in ("models", "macros", "seeds")]
+    for path in sorted([PROJECT / "dbt_project.yml", *(one for folder in folders for one in folder.rglob("*.*"))]):
+        digest.update(f"{path.relative_to(PROJECT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _whole_or_touched(made_of: str, extra: Sequence[str]) -> list[str]:
+    """Take the touched keys; the option that makes dbt build everything where it must, with a line that says why."""
+    with connect(ROLE) as conn:
+        n_keys = work.take(conn)
+        reason = work.why_everything(conn, made_of)
+        is_asked = bool({"--full-refresh", "-f"} & set(extra))
+        if reason or is_asked:
+            work.begin_everything(conn)
+    if is_asked:
+        return []
+    if reason:
+        print(f"dbt: everything is built: {reason}", flush=True)
+        return ["--full-refresh"]
+    print(f"dbt: {n_keys:,} touched keys are built", flush=True)
+    return []
 
 
 def _evolved(command: str) -> dict[str, dict[str, list[str]]]:
@@ -161,6 +252,47 @@ def _record_build(as_of: date, is_green: bool) -> None:
     with connect(ROLE) as conn:
         check = ops.Check("warehouse", "core", as_of, "build_is_green", "critical", is_green, 1, int(not is_green))
         ops.record_checks(conn, [check])
+
+
+def newest_night(role: str) -> date | None:
+    """The business day of the newest build that was green; None before the first."""
+    with connect(role) as conn:
+        row = conn.execute(
+            "select as_of from ops.quality_result where gate = 'warehouse' and rule = 'build_is_green' and is_passed "
+            "order by checked_at desc limit 1"
+        ).fetchone()
+    return row[0] if row else None
+
+
+def _save_state() -> None:
+    """Keep the manifest of a green night where analysts' builds look, complete or not at all."""
+    folder = production_state()
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f"manifest.{os.getpid()}"
+    shutil.copyfile(settings().home / "dbt" / "target" / "manifest.json", beside)
+    beside.replace(folder / "manifest.json")
+
+
+def failing_rows(result: Any) -> str | None:
+    """``schema.table`` with the rows that a test found; None when it found none or keeps none."""
+    node = result.node
+    if str(node.resource_type) != "test" or not result.failures or not node.config.store_failures:
+        return None
+    return f"{node.schema}.{node.alias}"
+
+
+def forget_failures(role: str, results: Sequence[Any], schema: str | None = None) -> None:
+    """Drop the failing rows of tests that pass now; with ``schema`` every table of it that no failed test just wrote.
+
+    What lies there then is what is wrong now.
+    """
+    kept = {table for one in results if (table := failing_rows(one))}
+    gone = {f"{one.node.schema}.{one.node.alias}" for one in results if str(one.node.resource_type) == "test"} - kept
+    with connect(role) as conn:
+        there = "select schemaname || '.' || tablename from pg_tables where schemaname = %s"
+        gone |= {name for (name,) in conn.execute(there, (schema,)).fetchall()} - kept
+        for name in sorted(gone):
+            conn.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(*name.split("."))))
 
 
 def docs_site() -> Path:
@@ -198,6 +330,12 @@ def _kind(result: Any) -> str:
     return str(result.node.resource_type).replace("_", " ")
 
 
+def counted(results: Sequence[Any]) -> str:
+    """``, 2 models, 7 tests``; nothing for no results."""
+    counts = Counter(_kind(one) for one in results if _kind(one) != "exposure")
+    return "".join(f", {n} {kind}{'s' if n != 1 else ''}" for kind, n in sorted(counts.items()))
+
+
 def summary(results: Sequence[Any], target: Path) -> list[str]:
     """Lines about what did not pass, failures first, each with the SQL to run by hand; then the slowest models."""
     order = ["FAILED", "warned", "skipped"]
@@ -210,6 +348,8 @@ def summary(results: Sequence[Any], target: Path) -> list[str]:
         message = " ".join(str(result.message or "").split())
         line = f"{word} {_kind(result)} {result.node.name}" + (f": {message}" if message else "")
         compiled = getattr(result.node, "compiled_path", None)
+        if rows := failing_rows(result):
+            line += f"\n  rows: select * from {rows}"
         if word != "skipped" and compiled:
             line += f"\n  {target.parent / compiled if not Path(compiled).is_absolute() else compiled}"
         found.append((order.index(word), line))
@@ -238,10 +378,15 @@ def checks(results: Sequence[Any], as_of: date) -> list[ops.Check]:
                 is_passed=status in PASSED,
                 n_checked=0,
                 n_failed=int(result.failures or 0),
-                observed={"message": result.message} if result.message else {},
+                observed=_observed(result),
             )
         )
     return found
+
+
+def _observed(result: Any) -> dict[str, Any]:
+    """What dbt said of a test, and where the rows are that it found."""
+    return {name: value for name, value in {"message": result.message, "rows": failing_rows(result)}.items() if value}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -259,6 +404,9 @@ def main(argv: list[str] | None = None) -> int:
         return NOTHING_TO_DO
     if args.command == "docs" and extra[:1] == ["generate"]:
         extra = extra[1:]
+    if reason := refusal(args.command, extra, args.as_of):
+        print(f"dbt {args.command}: {reason}", file=sys.stderr)
+        return 2
     try:
         return run(args.command, extra, args.as_of)
     except (psycopg.Error, ValueError, OSError) as error:

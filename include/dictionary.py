@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 SCHEMAS = {
     "bi": "What BI tools and apps read, as role `bi_reader`. Views that no dbt run can drop.",
+    "core": "What dbt builds and analysts read: all that is in `bi`, and the versions behind it.",
     "predictions": "The rows behind `bi` predictions, one partition per `as_of`.",
     "published": "The audited copy of the marts behind `bi`, merged in one transaction a night.",
     "ops": "What was loaded, checked, decided and published.",
@@ -107,21 +108,22 @@ order by n.nspname, c.relname, a.attnum
 
 
 def read_warehouse() -> list[Table]:
-    """Every table and view of ``SCHEMAS`` with its comments. Role: owner."""
+    """Every table and view of ``SCHEMAS`` with its comments, but for ``core``: see ``read_core``. Role: owner."""
     from include.warehouse.engine import connect
 
     found: dict[tuple[str, str], tuple[str, list[Column]]] = {}
     with connect() as conn:
-        for schema, name, description, *column in conn.execute(COLUMNS, (list(SCHEMAS),)).fetchall():
+        for schema, name, description, *column in conn.execute(
+            COLUMNS, ([name for name in SCHEMAS if name != "core"],)
+        ).fetchall():
             found.setdefault((schema, name), (description, []))[1].append(Column(*column))
     return [Table(schema, name, text, tuple(columns)) for (schema, name), (text, columns) in found.items()]
 
 
 def manifest_path() -> Path | None:
-    """dbt's newest ``manifest.json``: below the home, where `include.dbt` keeps it, or in the project's target."""
-    places = [*settings().home.glob("dbt*/**/manifest.json"), ROOT / "dbt_project" / "target" / "manifest.json"]
-    there = [path for path in places if path.is_file()]
-    return max(there, key=lambda path: path.stat().st_mtime) if there else None
+    """Production's ``manifest.json``: below the home, where ``include.dbt`` keeps it, or in the project's target."""
+    places = (settings().home / "dbt" / "target" / "manifest.json", ROOT / "dbt_project" / "target" / "manifest.json")
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_manifest(path: Path | None) -> dict[str, tuple[str, dict[str, str]]]:
@@ -137,6 +139,23 @@ def read_manifest(path: Path | None) -> dict[str, tuple[str, dict[str, str]]]:
         for node in nodes
         if node["resource_type"] == "model"
     }
+
+
+def read_core(path: Path | None, in_bi: Collection[str]) -> list[Table]:
+    """The marts of the manifest that are not in ``bi``, by their contracts."""
+    if path is None:
+        return []
+    nodes = json.loads(path.read_text())["nodes"].values()
+    return [
+        Table(
+            "core",
+            node["name"],
+            node["description"],
+            tuple(Column(c["name"], c.get("data_type") or "", c["description"]) for c in node["columns"].values()),
+        )
+        for node in nodes
+        if node["resource_type"] == "model" and node["schema"] == "core" and node["name"] not in in_bi
+    ]
 
 
 def describe(tables: Sequence[Table], models: Mapping[str, tuple[str, dict[str, str]]]) -> list[Table]:
@@ -214,6 +233,17 @@ def write_settings(page: Path = OPERATIONS) -> None:
     page.write_text(f"{before}{BEGIN}\n{settings_table()}\n{END}{after}")
 
 
+def write_page(page: Path = PAGE) -> None:
+    """Write the page from the running warehouse and dbt's manifest, and say what is on it."""
+    manifest = manifest_path()
+    tables = describe(read_warehouse(), read_manifest(manifest))
+    tables += read_core(manifest, {table.name for table in tables if table.schema == "bi"})
+    page.write_text(render(tables))
+    n_columns = sum(len(table.columns) for table in tables)
+    n_bare = sum(not column.description for table in tables if table.schema == "bi" for column in table.columns)
+    print(f"dictionary: {len(tables)} tables, {n_columns} columns in {page.name}; {n_bare} columns of bi undescribed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/data-dictionary.md, or the settings in docs/operations.md")
     parser.add_argument("what", nargs="?", choices=("warehouse", "settings"), default="warehouse")
@@ -223,13 +253,7 @@ def main() -> None:
         write_settings()
         print(f"settings: {len(Settings.model_fields)} in {OPERATIONS.relative_to(ROOT)}")
         return
-    tables = describe(read_warehouse(), read_manifest(manifest_path()))
-    args.out.write_text(render(tables))
-    n_columns = sum(len(table.columns) for table in tables)
-    n_bare = sum(not column.description for table in tables if table.schema == "bi" for column in table.columns)
-    print(
-        f"dictionary: {len(tables)} tables, {n_columns} columns in {args.out.name}; {n_bare} columns of bi undescribed"
-    )
+    write_page(args.out)
 
 
 if __name__ == "__main__":

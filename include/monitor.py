@@ -145,7 +145,19 @@ def score_drift(conn: psycopg.Connection, as_of: date) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-CHECKS = (freshness, volume, quarantine, forecast_against_actual, score_drift)
+def warned_rules(conn: psycopg.Connection, as_of: date) -> Iterator[Finding]:
+    """Rules of the gates and tests of dbt that broke without stopping the night: warning, with where the rows are."""
+    rows = conn.execute(
+        "select gate, target, rule, n_failed, observed ->> 'rows' from ops.quality_result "
+        "where as_of = %s and severity = 'warning' and not is_passed order by 1, 2, 3",
+        (as_of,),
+    ).fetchall()
+    for gate, target, rule, n_failed, where in rows:
+        detail = f"rows: select * from {where}" if where else ""
+        yield Finding("rule_broken", f"{gate}.{target}.{rule}", n_failed, 0, False, "warning", detail)
+
+
+CHECKS = (freshness, volume, quarantine, forecast_against_actual, score_drift, warned_rules)
 
 
 def check_night(as_of: date) -> list[Finding]:

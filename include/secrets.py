@@ -70,3 +70,8 @@ def given(name: str) -> str:
             f"The secret {name} is not there: set EMPORIUM_SECRET_{name.upper()}, or write it to {path} (mode 0600)."
         )
     return secret(name)
+
+
+def forget(name: str) -> None:
+    """Remove a secret from the store; the next `secret` of that name is a new one."""
+    (settings().home / "secrets" / name).unlink(missing_ok=True)

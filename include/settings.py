@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     forecast_horizon_days: int = 28
     churn_horizon_days: int = 90
     training_cutoffs: int = Field(12, description="How many month-first cutoffs the churn training set uses.")
+    reporting_currency: str = Field(
+        "EUR", pattern="^[A-Z]{3}$", description="ISO 4217: what money is converted to beside its own currency."
+    )
     seed: int = 20240229
 
     demo_start: str = "2024-01-01"
@@ -55,6 +58,8 @@ class Settings(BaseSettings):
     demo_end: str = "2026-01-31"
     source: str = Field("demo", description="The group of sources that a night takes: demo, olist, online_retail, ...")
     data: Path | None = Field(None, description="Folder of the files that a file source reads.")
+
+    dbt_schema: str | None = Field(None, description="The schema that `make dbt` builds into; default dev_<user>.")
 
     @field_validator("home", "jars", "data", mode="after")
     @classmethod

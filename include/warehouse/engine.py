@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from include.secrets import secret
 from include.settings import settings
 
-ROLES = ("loader", "transformer", "scorer", "publisher", "bi_reader")
+ROLES = ("loader", "transformer", "scorer", "publisher", "analyst", "bi_reader")
 """Least-privilege roles of the warehouse; see docs/decisions/0004-roles.md."""
 
 OWNER = "emporium"

@@ -29,6 +29,7 @@ from include import lake
 from include.dates import parse_day
 from include.warehouse.core import NotGreenError, hold_green_core
 from include.warehouse.engine import connect
+from include.warehouse.publish import row_hash
 
 TEXT, DAY, MOMENT, MONEY = pa.string(), pa.date32(), pa.timestamp("us", tz="UTC"), pa.float64()
 COUNT, FLAG = pa.int32(), pa.bool_()
@@ -155,9 +156,8 @@ def _months(conn: psycopg.Connection, table: str, schema: pa.Schema) -> dict[dat
             raise ExportError(f"{name} is not there: run `python -m include.dbt build` first.")
         return {}
     query = sql.SQL(
-        "select date_trunc('month', known_on)::date, count(*), sum(hash_record_extended(row({columns}), 0))::text "
-        "from core.{table} group by 1"
-    ).format(columns=_columns(schema), table=sql.Identifier(f"version_{table}"))
+        "select date_trunc('month', known_on)::date, count(*), sum({hash})::text from core.{table} group by 1"
+    ).format(hash=row_hash(schema.names), table=sql.Identifier(f"version_{table}"))
     return {month: Month(n_rows, checksum) for month, n_rows, checksum in conn.execute(query)}
 
 

@@ -12,21 +12,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
 import psycopg
 import pyarrow as pa
 from psycopg import sql
 
 from include.dates import parse_day
+from include.warehouse import access
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
 
 LOCK_TIMEOUT_SECONDS = 2
 LOCK_TRIES = 15
 """A swap waits for readers of the table at most two seconds at a time, so that readers never queue behind it."""
+
+T = TypeVar("T")
 
 
 class PublishError(Exception):
@@ -76,11 +80,21 @@ def _list(columns: list[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
+def row_hash(columns: Sequence[str], of: str | None = None) -> sql.Composed:
+    """SQL for the bigint hash of a row over ``columns`` (of the relation or alias ``of``); a checksum is their sum.
+
+    The second hash is needed: that of a record is linear in those of its columns, so that a sum of them does not
+    change when two rows swap a value.
+    """
+    names = [sql.Identifier(of, column) if of else sql.Identifier(column) for column in columns]
+    return sql.SQL("hashint8extended(hash_record_extended(row({}), 0), 1)").format(sql.SQL(", ").join(names))
+
+
 def checksum(conn: psycopg.Connection, schema: str, table: str, columns: list[str]) -> tuple[int, str]:
     """``(rows, checksum)`` of a table over ``columns``; the order of rows does not matter."""
     row = conn.execute(
-        sql.SQL("select count(*), coalesce(sum(hashtextextended(row({})::text, 0)::numeric), 0)::text from {}").format(
-            _list(columns), sql.Identifier(schema, table)
+        sql.SQL("select count(*), coalesce(sum({}), 0)::text from {}").format(
+            row_hash(columns), sql.Identifier(schema, table)
         )
     ).fetchone()
     assert row is not None
@@ -140,7 +154,11 @@ def mark_audited(token: int, ok: bool, detail: str = "") -> None:
         )
 
 
-def _with_lock_retries(work: Callable[[psycopg.Connection], Published]) -> Published:
+def with_lock_retries(work: Callable[[psycopg.Connection], T]) -> T:
+    """``work`` in a transaction of the publisher that waits for readers a short time at a time.
+
+    Raises ``PublishError`` when a reader holds the table all the while.
+    """
     for attempt in range(LOCK_TRIES):
         try:
             with connect("publisher") as conn:
@@ -163,6 +181,14 @@ def _partition(conn: psycopg.Connection, target: str, as_of: date) -> str | None
         (f"predictions.{target}", f"FOR VALUES IN ('{as_of.isoformat()}')"),
     ).fetchone()
     return row[0] if row else None
+
+
+def _views(conn: psycopg.Connection, target: str) -> list[str]:
+    rows = conn.execute(
+        "select viewname from pg_views where schemaname = 'bi' and viewname = any (%s) order by 1",
+        ([target, f"{target}_latest"],),
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def publish(target: str, as_of: date, token: int) -> Published:
@@ -204,6 +230,9 @@ def publish(target: str, as_of: date, token: int) -> Published:
         ).fetchone()
         is_changed = old is None or live is None or live[0] != digest
         if is_changed:
+            views = _views(conn, target)
+            for statement in access.locked(views, access.changes(conn, "predictions", target, views)):
+                conn.execute(statement)
             _swap_partition(conn, target, as_of, token, stage_table, columns, old)
         conn.execute(
             """
@@ -222,7 +251,7 @@ def publish(target: str, as_of: date, token: int) -> Published:
         return Published(target, as_of, n_rows, digest, is_changed)
 
     try:
-        done = _with_lock_retries(swap)
+        done = with_lock_retries(swap)
     except StaleWriterError as error:
         with connect("publisher") as conn:
             conn.execute(
@@ -329,7 +358,7 @@ def rollback(target: str, to: date) -> list[date]:
             taken.append(as_of)
         return Published(target, to, live[0][2], live[0][3], is_changed=bool(taken))
 
-    _with_lock_retries(detach)
+    with_lock_retries(detach)
     return taken
 
 

@@ -13,6 +13,9 @@ from include.warehouse.engine import ROLES, connect, database_name
 SERVICES = ("airflow", "mlflow")
 """Services with a database and a role of their own."""
 
+VENDORS = "vendor_reader"
+"""The group of vendors' logins (``include.warehouse.access``); nobody logs in as it."""
+
 
 def ensure_roles_and_databases() -> None:
     """Create what is missing and set every password to the one in the secret store. Idempotent.
@@ -28,6 +31,7 @@ def ensure_roles_and_databases() -> None:
             conn.execute("select pg_advisory_lock(hashtext('emporium.roles'))")
             for role in (*ROLES, *SERVICES, "shop_reader"):
                 _ensure_role(conn, role)
+            _ensure_role(conn, VENDORS, is_login=False)
             for name in (*SERVICES, "shop"):
                 _ensure_database(conn, name)
         except psycopg.errors.InsufficientPrivilege as error:
@@ -37,24 +41,27 @@ def ensure_roles_and_databases() -> None:
             ) from error
 
 
-def _ensure_role(conn: psycopg.Connection, role: str) -> None:
+def mark() -> str:
+    """The comment on every role that this Emporium made.
+
+    Roles are the server's, not the database's: setting the password of somebody else's would lock them out.
+    """
+    return f"emporium {hashlib.sha256(secret('pseudonym_key').encode()).hexdigest()[:12]}"
+
+
+def _ensure_role(conn: psycopg.Connection, role: str, *, is_login: bool = True) -> None:
     exists = conn.execute(
         "select shobj_description(oid, 'pg_authid') from pg_roles where rolname = %s", (role,)
     ).fetchone()
-    # Roles are the server's, not the database's: setting the password of somebody else's would lock them out.
-    mark = f"emporium {hashlib.sha256(secret('pseudonym_key').encode()).hexdigest()[:12]}"
-    if exists and exists[0] != mark:
+    if exists and exists[0] != mark():
         raise RuntimeError(
             f"The server has a role {role} that is not this Emporium's: give this one a Postgres server of its own."
         )
     # A new role has no privilege of its own by default; only a superuser may name that attribute.
     verb = "alter" if exists else "create"
-    conn.execute(
-        sql.SQL("{} role {} login password {}").format(
-            sql.SQL(verb), sql.Identifier(role), sql.Literal(secret(f"pg_{role}"))
-        )
-    )
-    conn.execute(sql.SQL("comment on role {} is {}").format(sql.Identifier(role), sql.Literal(mark)))
+    may = sql.SQL("login password {}").format(sql.Literal(secret(f"pg_{role}"))) if is_login else sql.SQL("nologin")
+    conn.execute(sql.SQL("{} role {} {}").format(sql.SQL(verb), sql.Identifier(role), may))
+    conn.execute(sql.SQL("comment on role {} is {}").format(sql.Identifier(role), sql.Literal(mark())))
 
 
 def _ensure_database(conn: psycopg.Connection, name: str) -> None:

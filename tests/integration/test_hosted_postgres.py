@@ -1,6 +1,7 @@
 """EMPORIUM_DSN: a Postgres that is not ours, whose user is no superuser."""
 
 import os
+from datetime import date
 from pathlib import Path
 
 import psycopg
@@ -8,9 +9,9 @@ import pytest
 
 from include.services import postgres
 from include.settings import settings
-from include.warehouse import dsn
+from include.warehouse import access, dsn, marts
 from include.warehouse.migrate import migrate
-from tests.integration.conftest import free_port
+from tests.integration.conftest import free_port, mark_build
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +41,7 @@ def hosted(tmp_path_factory, monkeypatch):
         settings.cache_clear()
 
 
-def test_migrations_need_no_superuser_and_roles_stay_apart(hosted):
+def test_migrations_and_vendors_need_no_superuser_and_roles_stay_apart(hosted):
     assert migrate() == migrate()
     with psycopg.connect(dsn("publisher")) as conn:
         conn.execute("create table published.probe (a int)")
@@ -53,3 +54,14 @@ def test_migrations_need_no_superuser_and_roles_stay_apart(hosted):
         conn.execute("create table core.probe (a int)")
     with psycopg.connect(dsn("publisher")) as conn:
         assert conn.execute("select * from core.probe").fetchall() == []
+    with psycopg.connect(dsn("transformer")) as conn:
+        conn.execute("create table core.dim_vendor (vendor_id text, marketplace text, vendor_name text)")
+        conn.execute("create unique index on core.dim_vendor (vendor_id, marketplace)")
+        conn.execute("insert into core.dim_vendor values ('1', 'shop', 'one'), ('2', 'shop', 'two')")
+    mark_build(is_green=True)
+    marts.publish_core(date(2025, 1, 1))
+    access.add_vendor("portal", "shop", "2")
+    with psycopg.connect(dsn("portal")) as conn:
+        assert conn.execute("select vendor_name from bi.dim_vendor").fetchall() == [("two",)]
+    access.remove_vendor("portal")
+    assert access.vendor_logins() == []

@@ -1,5 +1,11 @@
 """Write, audit, publish: fencing, swaps, rollback, and marts that BI never loses."""
 
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 
 import psycopg
@@ -7,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from include import ops
+from include.settings import ROOT
 from include.warehouse import marts, publish
 from include.warehouse.core import NotGreenError
 from include.warehouse.engine import connect
@@ -181,6 +188,243 @@ def test_dbt_user_cannot_touch_what_bi_reads(mart):
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             mart.execute(statement)
+
+
+class Nights:
+    """A fact and its daily sums in ``core``, changed as dbt does it: in place with a note, or made anew."""
+
+    COLUMNS = "order_id text not null, marketplace text not null, ordered_on date, amount numeric(18,4), status text"
+    SUMS = "select marketplace, ordered_on as date_on, count(*) as n_orders, sum(amount)::numeric(18,4) as amount"
+
+    def __init__(self, conn: psycopg.Connection, seed: int = 0) -> None:
+        self.conn, self.random = conn, random.Random(seed)
+        self.conn.execute("drop table if exists core.fact_probe, core.rpt_probe_day")
+        self.conn.execute(f"create table core.fact_probe ({self.COLUMNS})")
+        self.conn.execute("create unique index on core.fact_probe (order_id, marketplace)")
+        self.conn.execute("create index on core.fact_probe (marketplace, ordered_on)")
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self.conn.execute("drop table if exists core.rpt_probe_day")
+        self.conn.execute(f"create table core.rpt_probe_day as {self.SUMS} from core.fact_probe group by 1, 2")
+        self.conn.execute("create unique index on core.rpt_probe_day (date_on, marketplace)")
+
+    def in_place(self, rows: list[tuple], gone: Sequence[tuple] = (), is_noted: bool = True) -> None:
+        """Replace the orders of ``rows`` (order, marketplace, day, amount, status), remove ``gone`` (order,
+        marketplace), and build the touched days anew.
+        """
+        keys = [{"order_id": row[0], "marketplace": row[1]} for row in (*rows, *gone)]
+        with self.conn.transaction():
+            self.conn.execute(
+                "create temporary table touched on commit drop as "
+                "select order_id, marketplace from jsonb_to_recordset(%s) as k (order_id text, marketplace text)",
+                (json.dumps(keys),),
+            )
+            of_touched = "select marketplace, ordered_on from core.fact_probe where (order_id, marketplace) in "
+            of_touched += "(select * from touched)"
+            self.conn.execute(f"create temporary table days on commit drop as {of_touched}")
+            self.conn.execute("delete from core.fact_probe where (order_id, marketplace) in (select * from touched)")
+            with self.conn.cursor() as cursor:
+                cursor.executemany(
+                    "insert into core.fact_probe (order_id, marketplace, ordered_on, amount, status) "
+                    "values (%s, %s, %s, %s, %s)",
+                    rows,
+                )
+            self.conn.execute(f"insert into days {of_touched}")
+            self.conn.execute("delete from core.rpt_probe_day where (marketplace, date_on) in (select * from days)")
+            self.conn.execute(
+                f"insert into core.rpt_probe_day {self.SUMS} from core.fact_probe "
+                "where (marketplace, ordered_on) in (select * from days) group by 1, 2"
+            )
+            if is_noted:
+                self.conn.execute(
+                    """
+                    insert into ops.unpublished select 'fact_probe', to_jsonb(touched) from touched
+                    union all select 'fact_probe', null union all select 'rpt_probe_day', null union all
+                    select 'rpt_probe_day', jsonb_build_object('marketplace', marketplace, 'date_on', ordered_on)
+                    from days
+                    """
+                )
+
+    def rebuild(self, extra: str = "") -> None:
+        """All of it in new tables; ``extra`` is a column more, in their middle."""
+        columns = [name for (name,) in self.conn.execute(
+            "select column_name from information_schema.columns "
+            "where table_schema = 'core' and table_name = 'fact_probe' order by ordinal_position"
+        )]  # fmt: skip
+        if extra and extra not in columns:
+            columns.insert(1, f"order_id || '!' as {extra}")
+        self.conn.execute(f"create table core.built as select {', '.join(columns)} from core.fact_probe")
+        self.conn.execute("drop table core.fact_probe")
+        self.conn.execute("alter table core.built rename to fact_probe")
+        self.conn.execute("create unique index on core.fact_probe (order_id, marketplace)")
+        self._sum_up()
+
+    def some_rows(self, n: int) -> list[tuple]:
+        """Random orders of a few keys and days, so that they meet again."""
+        keys = {(f"o{self.random.randrange(40)}", self.random.choice("AB")) for _ in range(n)}
+        return [
+            (*key, date(2025, 1, self.random.randint(1, 9)), self.random.randint(0, 3), self.random.choice(["x", None]))
+            for key in sorted(keys)
+        ]
+
+
+@pytest.fixture
+def core(warehouse) -> Iterator[psycopg.Connection]:
+    with connect("transformer", autocommit=True) as conn:
+        yield conn
+        conn.execute("drop table if exists core.fact_probe, core.rpt_probe_day")
+    forget_marts("fact_probe", "rpt_probe_day")
+
+
+def forget_marts(*names: str) -> None:
+    """As if they had never been published."""
+    with connect() as conn:
+        for name in names:
+            conn.execute(f"drop view if exists bi.{name}")
+            conn.execute(f"drop table if exists published.{name}")
+        conn.execute("delete from ops.published_mart where mart = any (%s)", (list(names),))
+        conn.execute("delete from ops.unpublished where mart = any (%s)", (list(names),))
+
+
+def check_published(merged: list[marts.Merged]) -> None:
+    """What was merged is what core holds, and the checksum that was kept up is that of all rows."""
+    with connect() as conn:
+        for one in merged:
+            columns = list(marts._types(conn, "published", one.table))
+            wanted = publish.checksum(conn, "core", one.table, columns)
+            assert publish.checksum(conn, "published", one.table, columns) == wanted, one
+            assert (one.n_rows, one.checksum) == wanted, one
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_merged_by_notes_is_what_a_full_comparison_gives(core, seed):
+    nights = Nights(core, seed)
+    forget_marts("fact_probe", "rpt_probe_day")
+    nights.in_place(nights.some_rows(30))
+    check_published(marts.publish_core(DAY))
+    for number in range(3):
+        for _ in range(nights.random.randint(0, 2)):
+            rows = nights.some_rows(6)
+            n_gone = nights.random.randint(0, len(rows) // 2)
+            nights.in_place(rows[n_gone:], [row[:2] for row in rows[:n_gone]])
+        turn = nights.random.randrange(4)
+        if turn == 0:
+            nights.rebuild(nights.random.choice(["", f"extra_{number}"]))
+        elif turn == 1:
+            core.execute(f"alter table core.rpt_probe_day add column more_{number} text default 'm'")
+            core.execute("alter table core.rpt_probe_day alter column n_orders set not null")
+            nights.SUMS += f", 'm' as more_{number}"
+        check_published(marts.publish_core(DAY, allow_shrink=True))
+    whole = marts.publish_core(DAY, full=True)
+    check_published(whole)
+    assert [(one.n_written, one.n_deleted) for one in whole] == [(0, 0), (0, 0)]
+
+
+def test_only_noted_rows_are_compared_and_only_what_differs_is_written(core):
+    nights = Nights(core)
+    day = date(2025, 1, 1)
+    nights.in_place([(f"o{i}", "A", day + timedelta(days=i % 5), i, "x") for i in range(50)])
+    marts.publish_core(DAY)
+    # One changes its day, one goes, one comes, one is touched and stays as it is.
+    nights.in_place([("o1", "A", day + timedelta(days=9), 1, "x"), ("o3", "A", day + timedelta(days=3), 3, "x"),
+                     ("o99", "A", day, 9, "x")], gone=[("o2", "A")])  # fmt: skip
+    fact, days = marts.publish_core(DAY)
+    assert (fact.is_whole, fact.n_written, fact.n_deleted, fact.n_rows) == (False, 2, 1, 50)
+    assert (days.is_whole, days.n_written, days.n_deleted) == (False, 4, 0)
+    check_published([fact, days])
+    with connect("publisher") as conn:
+        assert conn.execute("select count(*) from ops.unpublished").fetchone() == (0,)
+
+
+def test_a_change_that_nobody_noted_is_found_all_the_same(core):
+    nights = Nights(core)
+    nights.in_place(nights.some_rows(30))
+    marts.publish_core(DAY)
+    nights.in_place([("o1", "A", DAY, 7, "new")], is_noted=False)
+    merged = marts.publish_core(DAY)
+    assert [one.is_whole for one in merged] == [True, True]
+    check_published(merged)
+
+
+def test_full_repairs_what_was_broken_behind_the_publishers_back(core):
+    nights = Nights(core)
+    nights.in_place(nights.some_rows(30))
+    marts.publish_core(DAY)
+    with connect("publisher") as conn:
+        conn.execute("update published.fact_probe set amount = 1000 where order_id = 'o1'")
+        conn.execute("delete from published.rpt_probe_day where marketplace = 'A'")
+    nights.in_place([("o1", "B", DAY, 7, "new")])
+    marts.publish_core(DAY)
+    check_published(marts.publish_core(DAY, full=True))
+
+
+def test_indexes_of_the_model_come_and_go_in_what_bi_reads(core):
+    def columns() -> list[str]:
+        with connect() as conn:
+            return list(marts._indexes(conn, "published", "fact_probe"))
+
+    nights = Nights(core)
+    marts.publish_core(DAY)
+    assert columns() == ["btree (marketplace, ordered_on)"]
+    nights.rebuild()
+    core.execute("create index on core.fact_probe (marketplace, amount desc)")
+    marts.publish_core(DAY)
+    assert columns() == ["btree (marketplace, amount DESC)"]
+
+
+def test_a_mart_of_another_grain_is_refused(core):
+    nights = Nights(core)
+    marts.publish_core(DAY)
+    nights.rebuild()
+    core.execute("drop index core.fact_probe_order_id_marketplace_idx")
+    core.execute("create unique index on core.fact_probe (order_id)")
+    with pytest.raises(publish.PublishError, match=r"has the key \(order_id\), what BI reads"):
+        marts.publish_core(DAY)
+
+
+def test_a_killed_publisher_leaves_the_old_night_and_a_rerun_heals(core):
+    def seen() -> list[tuple]:
+        with connect("bi_reader") as conn:
+            return conn.execute(
+                "select (select sum(amount) from bi.fact_probe), (select sum(amount) from bi.rpt_probe_day), "
+                "(select count(*) from bi.fact_probe)"
+            ).fetchall()
+
+    def backends(condition: str) -> int:
+        with connect() as conn:
+            row = conn.execute(
+                "select count(*) from pg_stat_activity where application_name = 'emporium-publisher' and " + condition
+            ).fetchone()
+        return row[0] if row else 0
+
+    def wait_until(condition: str, n: int) -> None:
+        end = time.monotonic() + 30
+        while backends(condition) != n:
+            assert time.monotonic() < end, condition
+            time.sleep(0.05)
+
+    nights = Nights(core)
+    nights.in_place(nights.some_rows(30))
+    marts.publish_core(DAY)
+    before = seen()
+    nights.in_place([(f"new{i}", "A", DAY, 100, "x") for i in range(5)])
+    # A lock on the second mart stops it when the first is merged.
+    with connect("publisher", application_name="holder") as holder:
+        holder.execute("lock table published.rpt_probe_day in share mode")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "include.warehouse.marts", "--as-of", str(DAY)], cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+        try:
+            wait_until("wait_event_type = 'Lock'", 1)
+            assert seen() == before
+        finally:
+            process.kill()
+            process.wait()
+    wait_until("true", 0)
+    assert seen() == before
+    check_published(marts.publish_core(DAY))
+    assert seen() == [(before[0][0] + 500, before[0][1] + 500, before[0][2] + 5)]
 
 
 @pytest.mark.parametrize("schema", ["published", "predictions", "core", "ops", "quarantine", "predictions_stage"])

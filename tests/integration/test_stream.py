@@ -375,6 +375,11 @@ def test_a_column_that_appears_later_stops_at_the_gate(spark, clicks):
     _stream(spark, NEXT, NEXT)
     (stop,) = gate(_source(), NEXT, NEXT)
     assert stop.observed["columns"] == ["mood"]
+    # An old day that comes after it knows nothing of a column that only it has.
+    before = DAY - timedelta(days=1)
+    _arrive(clicks, f"{before}.jsonl", _click(3, session="s", tempo="quick"))
+    _stream(spark, before, before)
+    assert gate(_source(), before, before) == []
 
 
 def test_six_thousand_small_files_are_packed_by_day_in_seconds(spark, clicks):

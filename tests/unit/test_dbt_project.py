@@ -1,7 +1,9 @@
 """The dbt project's policies, read from its manifest: no database is needed to parse."""
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 
 from include import dbt
 from include.ingest.sources import sources
-from include.settings import settings
+from include.settings import ROOT, settings
 
 OWNER = "Owner: data platform."
+DAY = date(2025, 1, 1)
 
 
 def parse(project: Path, target: Path, variables: dict) -> dict:
@@ -97,6 +100,112 @@ def test_every_model_is_described(manifest: dict) -> None:
             assert model["description"].startswith("Grain: "), name
 
 
+def ancestors(manifest: dict, node: dict) -> list[dict]:
+    """The models that a model is made of, each once."""
+    found: dict[str, dict] = {}
+    ahead = list(node["depends_on"]["nodes"])
+    while ahead:
+        parent = ahead.pop()
+        if parent.startswith("model.") and parent not in found:
+            found[parent] = manifest["nodes"][parent]
+            ahead += found[parent]["depends_on"]["nodes"]
+    return list(found.values())
+
+
+def money_tested(manifest: dict) -> dict[str, set[str]]:
+    """Model -> columns that a test ``money_is_exact`` looks at."""
+    found: dict[str, set[str]] = {}
+    for node in manifest["nodes"].values():
+        if (node.get("test_metadata") or {}).get("name") == "money_is_exact":
+            found.setdefault(node["attached_node"], set()).update(node["test_metadata"]["kwargs"]["columns"])
+    assert found
+    return found
+
+
+def money_that_nothing_tests(manifest: dict) -> list[str]:
+    """Money columns of marts that no test ``money_is_exact`` looks at, in the mart or in what it is made of.
+
+    `old_list_price_amount` is a `list_price_amount`. An amount in the reporting currency is rounded by the macro
+    `reporting`; another one that needs no test says why in ``meta: {exact: ...}``.
+    """
+    tested = money_tested(manifest)
+    found = []
+    for name, mart in models(manifest, "marts").items():
+        family = [mart, *ancestors(manifest, mart)]
+        exact = {f"_{column}" for one in family for column in tested.get(one["unique_id"], ())}
+        if any("macro.emporium.reporting" in one["depends_on"]["macros"] for one in family):
+            exact.add("_reporting_amount")
+        found += [
+            f"{name}.{column['name']}"
+            for column in mart["columns"].values()
+            if column["name"].endswith("_amount")
+            and not f"_{column['name']}".endswith(tuple(exact))
+            and not column["config"].get("meta", {}).get("exact")
+        ]
+    return found
+
+
+def test_every_money_column_of_a_mart_is_tested(manifest: dict) -> None:
+    assert money_that_nothing_tests(manifest) == []
+
+
+LOGIC = re.compile(
+    r"\b(case|coalesce|nullif|greatest|least|over|filter|distinct\s+on|full\s+join|exists|array_agg|having)\b"
+    r"|\{\{\s*(newest|opencart_status|html_unescape)\(|\{%-?\s*if\b"
+)
+"""What decides something in a model's SQL: what a unit test has edges for."""
+
+
+def logic_that_nothing_tests(manifest: dict) -> list[str]:
+    """Models that decide something and have neither a unit test nor, in ``meta: {no_unit_test: ...}``, a reason."""
+    tested = {test["model"] for test in manifest["unit_tests"].values()}
+    return sorted(
+        name
+        for layer in ("staging", "intermediate", "marts")
+        for name, model in models(manifest, layer).items()
+        if LOGIC.search(re.sub(r"--[^\n]*|(?s:\{#.*?#\})", "", model["raw_code"]))
+        and name not in tested
+        and not model["config"]["meta"].get("no_unit_test")
+    )
+
+
+def test_every_model_with_logic_has_a_unit_test_or_says_why_not(manifest: dict) -> None:
+    assert logic_that_nothing_tests(manifest) == []
+
+
+def test_every_prediction_table_and_dashboard_has_an_exposure(manifest: dict) -> None:
+    migrations = (ROOT / "include" / "warehouse" / "migrations" / "versions").glob("*.py")
+    tables = {name for path in migrations for name in re.findall(r"create table predictions\.(\w+)", path.read_text())}
+    assert "churn_score" in tables
+    exposures = {exposure["name"]: exposure for exposure in manifest["exposures"].values()}
+    assert tables <= {name for name, exposure in exposures.items() if exposure["type"] == "ml"}
+    kinds = {exposure["type"] for exposure in exposures.values()}
+    if any(not path.stem.startswith("_") for path in (ROOT / "dashboard").glob("*.py")):
+        assert "dashboard" in kinds
+    for name, exposure in exposures.items():
+        assert exposure["depends_on"]["nodes"], name
+        assert exposure["description"], name
+
+
+def test_a_description_that_marts_share_is_written_once(manifest: dict) -> None:
+    marts = [(name, column) for name, mart in models(manifest, "marts").items() for column in mart["columns"].values()]
+    repeated = Counter((column["name"], column["description"]) for _, column in marts)
+    assert [
+        f"{name}.{column['name']}: a doc block in models/docs.md"
+        for name, column in marts
+        if repeated[column["name"], column["description"]] > 1 and not column["doc_blocks"]
+    ] == []
+
+
+def test_severity_has_two_names_that_agree(manifest: dict) -> None:
+    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test"]
+    assert {test["config"]["severity"].lower() for test in tests} == {"error", "warn"}
+    for test in tests:
+        told = {"error": "critical", "warn": "warning"}[test["config"]["severity"].lower()]
+        assert test["config"]["meta"]["severity"] == told, test["name"]
+        assert test["config"]["store_failures"], test["name"]
+
+
 def test_every_entity_that_a_source_provides_has_its_staging_model_and_no_model_is_left_over(manifest: dict) -> None:
     # A source that provides no conformed entity (holidays, weather) has staging models of its own entities.
     promised = {
@@ -120,7 +229,22 @@ def test_staging_reads_only_raw_tables_of_its_own_source(manifest: dict) -> None
         source = name.removeprefix("stg_").split("__")[0]
         assert model["depends_on"]["nodes"], name
         for parent in model["depends_on"]["nodes"]:
-            assert parent.startswith(f"source.emporium.{source}."), f"{name} reads {parent}"
+            # What was made of the same source, and the keys that a night has touched, are no rows of another source.
+            is_own = parent.startswith(f"source.emporium.{source}.") or parent.endswith(f"__{source}")
+            assert is_own or parent.startswith("model.emporium.int_touched__"), f"{name} reads {parent}"
+
+
+def test_every_model_that_is_built_by_touched_keys_comes_after_them(manifest: dict) -> None:
+    found = {
+        node["name"]: node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["config"].get("touched")
+    }
+    assert len(found) > 20
+    for name, model in found.items():
+        assert model["config"]["materialized"] == "incremental", name
+        thing = "days" if model["config"]["touched"] == "months" else model["config"]["touched"]
+        assert f"model.emporium.int_touched__{thing}" in model["depends_on"]["nodes"], name
 
 
 def test_intermediate_models_never_read_marts(manifest: dict) -> None:
@@ -178,7 +302,9 @@ def result(name: str, status: str, kind: str = "test", severity: str = "ERROR", 
         resource_type=kind,
         compiled_path=f"target/compiled/{name}.sql",
         attached_node="model.emporium.fact_order",
-        config=SimpleNamespace(severity=severity),
+        schema="dbt_tests",
+        alias=f"{name}_0d1b9e",
+        config=SimpleNamespace(severity=severity, store_failures=True),
     )
     return SimpleNamespace(node=node, status=status, execution_time=1.0, **{"message": None, "failures": None, **more})
 
@@ -189,11 +315,15 @@ def test_summary_puts_failures_first_and_names_their_sql() -> None:
             result("late", "skipped"),
             result("odd", "warn", message="Got 2 results"),
             result("fact_order", "success", kind="model"),
-            result("wrong", "fail", message="Got 3\n  results"),
+            result("wrong", "fail", message="Got 3\n  results", failures=3),
         ],
         Path("/home/dbt/target"),
     )
-    assert lines[0] == "FAILED test wrong: Got 3 results\n  /home/dbt/target/compiled/wrong.sql"
+    assert lines[0].splitlines() == [
+        "FAILED test wrong: Got 3 results",
+        "  rows: select * from dbt_tests.wrong_0d1b9e",
+        "  /home/dbt/target/compiled/wrong.sql",
+    ]
     assert [line.split()[0] for line in lines] == ["FAILED", "warned", "skipped", "slowest:"]
 
 
@@ -214,6 +344,39 @@ def test_verdicts_keep_severity_and_leave_out_what_was_not_checked() -> None:
         ("fine", "critical", True, 0),
     ]
     assert {one.target for one in found} == {"fact_order"}
+    assert [one.observed for one in found] == [
+        {"rows": "dbt_tests.odd_0d1b9e"},
+        {"rows": "dbt_tests.wrong_0d1b9e"},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "as_of"),
+    [
+        ("build", ["--select", "fact_order"], DAY),
+        ("build", ["-s", "fact_order"], DAY),
+        ("build", ["--exclude=stg_olist__orders"], DAY),
+        ("build", ["--empty"], DAY),
+        ("build", [], None),
+        ("run", [], DAY),
+    ],
+)
+def test_a_part_of_production_is_never_built_alone(
+    command: str, extra: list[str], as_of: date | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dbt.main([command, *(["--as-of", str(as_of)] if as_of else []), *extra]) == 2
+    assert "make dbt SELECT=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [[], ["--full-refresh"], ["--threads", "1", "--fail-fast"], ["--threads=1"]])
+def test_a_night_may_choose_how_it_is_built(extra: list[str]) -> None:
+    assert dbt.refusal("build", extra, DAY) is None
+
+
+@pytest.mark.parametrize("command", ["test", "docs", "list", "compile", "parse"])
+def test_what_builds_nothing_may_be_narrowed(command: str) -> None:
+    assert dbt.refusal(command, ["--select", "fact_order"], None) is None
 
 
 def test_the_nightly_build_leaves_out_unit_tests_unless_asked() -> None:

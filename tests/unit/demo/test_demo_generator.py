@@ -123,7 +123,7 @@ def test_no_product_is_sold_before_it_is_listed(world):
 
 def test_every_day_has_every_file(world):
     days = [SMALL.first_day + timedelta(days=i) for i in range(SMALL.n_days)]
-    entities = ("orders", "order_items", "payments", "shipments", "products", "vendors")
+    entities = ("orders", "order_items", "payments", "shipments", "products", "vendors", "refunds", "reviews")
     assert set(world.files) == {f"outlet/{d}/{e}.csv" for d in days for e in entities} | {
         f"clicks/{d}.jsonl.gz" for d in days
     }
