@@ -57,7 +57,8 @@ corrected as (
         where {{ where_touched("orders") }}
         group by marketplace, order_id, order_item_id
         having
-            min(item_amount + freight_amount) <> max(item_amount + freight_amount) or bool_or(coalesce(is_deleted, false))
+            min(item_amount + freight_amount) <> max(item_amount + freight_amount)
+            or bool_or(coalesce(is_deleted, false))
     ) as items
 ),
 
