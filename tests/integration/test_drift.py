@@ -121,7 +121,7 @@ def test_a_new_column_evolves_down_to_staging_and_an_old_day_stays_as_it_was(edi
     assert checks() == [(SECOND, "warning", False), (THIRD, "warning", True)]
     assert query("select first_seen_on from ops.source_column where column_name = 'Newer'") == [(date(2032, 3, 4),)]
     with connect() as conn:
-        conn.execute("drop view staging.stg_demo_outlet__orders")
+        conn.execute("drop table staging.stg_demo_outlet__orders")
 
 
 def test_a_frozen_entity_stops_before_anything_is_published_and_the_yaml_heals_it(edit, capsys):
