@@ -1,5 +1,7 @@
--- Of the orders of a marketplace that were paid for, at most one in a hundred differs from its payments for no known
--- reason. A marketplace with fewer than a hundred orders may have one.
+-- Warned: of a marketplace's orders that were paid for, more than one in a hundred differs from its payments for no
+-- known reason. A marketplace with fewer than a hundred orders may have one.
+{{ config(severity="warn", meta={"severity": "warning"}) }}
+
 select
     marketplace,
     count(*) filter (where explanation = 'unexplained') as n_unexplained,

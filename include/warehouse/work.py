@@ -24,17 +24,18 @@ UNFINISHED = "unfinished"
 
 
 def take(conn: psycopg.Connection) -> int:
-    """Move the keys that loads have committed from ``ops.touched_key`` to ``ops.touched_work``; how many there were.
+    """Move the keys that loads have committed from ``ops.touched_key`` to ``ops.touched_work``; how many it has then.
 
     A key that a load is writing at this moment is left to the next build: this one may not see its rows.
     """
-    return conn.execute(
+    conn.execute(
         """with taken as (select source, thing, key from ops.touched_key for update skip locked),
                 gone as (delete from ops.touched_key as t using taken as k
                          where (t.source, t.thing, t.key) = (k.source, k.thing, k.key))
            insert into ops.touched_work (source, thing, key) select source, thing, key from taken
            on conflict do nothing"""
-    ).rowcount
+    )
+    return int(_number(conn, "select count(*) from ops.touched_work"))
 
 
 def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
