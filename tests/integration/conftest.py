@@ -36,6 +36,19 @@ def mark_build(is_green: bool) -> None:
         )
 
 
+def drop_models() -> None:
+    """Drop what dbt built, so that a module's tests see the tables that they make, and no others."""
+    with connect("transformer") as conn:
+        for schema in ("core", "intermediate", "staging"):
+            kinds = conn.execute(
+                "select case table_type when 'VIEW' then 'view' else 'table' end, table_name "
+                "from information_schema.tables where table_schema = %s and table_name !~ 'probe'",
+                (schema,),
+            ).fetchall()
+            for kind, name in kinds:
+                conn.execute(f"drop {kind} if exists {schema}.{name} cascade")  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="session")
 def warehouse() -> Iterator[Path]:
     """A migrated warehouse; yields its home. The environment points at it for the whole session."""

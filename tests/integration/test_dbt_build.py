@@ -13,6 +13,7 @@ from include import dbt
 from include.ingest import touched
 from include.ingest.tables import prepare
 from include.warehouse.engine import connect
+from tests.integration.conftest import drop_models
 
 pytestmark = pytest.mark.integration
 
@@ -155,15 +156,7 @@ def raw(warehouse: Path) -> Iterator[None]:
     empty_raw()
     with connect() as conn:
         conn.execute("truncate ops.touched_key, ops.touched_work, ops.warehouse_state")
-    with connect("transformer") as conn:
-        for schema in ("core", "intermediate", "staging"):
-            kinds = conn.execute(
-                "select case table_type when 'VIEW' then 'view' else 'table' end, table_name "
-                "from information_schema.tables where table_schema = %s and table_name !~ 'probe'",
-                (schema,),
-            ).fetchall()
-            for kind, name in kinds:
-                conn.execute(f"drop {kind} if exists {schema}.{name} cascade")  # type: ignore[arg-type]
+    drop_models()
 
 
 @pytest.fixture(scope="module")

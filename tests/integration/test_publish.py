@@ -18,7 +18,7 @@ from include.warehouse import marts, publish
 from include.warehouse.core import NotGreenError
 from include.warehouse.engine import connect
 from include.warehouse.export import export
-from tests.integration.conftest import mark_build
+from tests.integration.conftest import drop_models, mark_build
 
 pytestmark = pytest.mark.integration
 DAY = date(2025, 3, 1)
@@ -110,6 +110,11 @@ def test_wrong_columns_are_named(warehouse):
     token = ops.begin("churn_score", DAY)
     with pytest.raises(publish.PublishError, match="has the columns"):
         publish.stage("churn_score", DAY, token, scores(DAY).drop_columns(["reason_3"]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_models_of_other_tests(warehouse):
+    drop_models()
 
 
 @pytest.fixture
