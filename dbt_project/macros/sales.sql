@@ -31,3 +31,26 @@
     {{ measure }}.rate::numeric(18, 6) as prior_{{ measure }}_rate,
     {{ measure }}.strength::numeric(18, 6) as prior_{{ measure }}_strength
 {%- endmacro %}
+
+{#-
+  The newest version of each of an order's parts that is still there, of the touched orders. What belongs to an order that
+  its source removed is gone with it. `versions` is a relation or a select in parentheses.
+-#}
+{% macro still_there(versions, part) -%}
+    with told as (
+        select *
+        from {{ versions }} as told
+        where {{ where_touched("orders", "told") }}
+    ),
+
+    removed as (
+        select *
+        from {{ ref("int_orders__deleted") }}
+        where {{ where_touched("orders") }}
+    )
+
+    select newest.*
+    from ({{ newest("told", ["marketplace", "order_id", part]) }}) as newest
+    left join removed on newest.marketplace = removed.marketplace and newest.order_id = removed.order_id
+    where newest.is_deleted is not true and removed.order_id is null
+{%- endmacro %}
