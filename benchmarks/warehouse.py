@@ -139,7 +139,7 @@ def _shifted(name: str, kind: str) -> sql.Composable:
     column = sql.Identifier(name)
     which = sql.SQL("n")
     if name in CATALOGUE:
-        which = sql.SQL("(n % {})").format(sql.Literal(CATALOGUES))
+        which = sql.SQL("mod(n, {})").format(sql.Literal(CATALOGUES))
     if name in PEOPLE:
         return sql.SQL("left(md5({} || n), 32)").format(column)
     if name in CATALOGUE or name in SHIFTED:

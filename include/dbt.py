@@ -58,8 +58,9 @@ WORDS = {"warn": "warned", "skipped": "skipped"}
 
 def variables(evolved: Mapping[str, Mapping[str, list[str]]] | None = None) -> dict[str, Any]:
     """The dbt variables: the currency that reports are in, which sources there are, their marketplace, currency,
-    country, what they provide, which columns name what their rows change (see ``include.ingest.touched``) and the
-    columns that their tables gained (source -> table -> columns, see ``include.ingest.drift``).
+    country, what they provide and look up, which columns name what their rows change (see
+    ``include.ingest.touched``) and the columns that their tables gained (source -> table -> columns, see
+    ``include.ingest.drift``).
 
     Sorted, so that the same YAMLs give the same text and dbt's partial parse stays valid.
     """
@@ -71,6 +72,7 @@ def variables(evolved: Mapping[str, Mapping[str, list[str]]] | None = None) -> d
                 "country": one.country,
                 "currency": one.currency,
                 "evolved": dict(sorted((evolved or {}).get(one.source, {}).items())),
+                "lookups": {name: dict(sorted(lookup)) for name, lookup in sorted(one.lookups.items())},
                 "marketplace": one.marketplace,
                 "provides": sorted(one.provides),
             }

@@ -54,3 +54,11 @@
     left join removed on newest.marketplace = removed.marketplace and newest.order_id = removed.order_id
     where newest.is_deleted is not true and removed.order_id is null
 {%- endmacro %}
+
+{#-
+  A pre-hook for a model whose CTEs are joined with each other. The planner has no statistics of a CTE, expects a row or
+  two, and chooses a nested loop that compares everything with everything.
+-#}
+{% macro join_by_hash() -%}
+    set local enable_nestloop = off
+{%- endmacro %}

@@ -165,3 +165,8 @@ def touched_rows(tested: str, thing: str | None = None) -> str:
 def orders_of_work() -> str:
     """A select as any other."""
     return "select *\n    from ops.touched_work"
+
+
+def depend_on_lookups() -> str:
+    """Nothing to see."""
+    return ""

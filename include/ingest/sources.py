@@ -216,6 +216,16 @@ class Entity(_Strict):
         return {name: column.source_name or name for name, column in self.columns.items()}
 
 
+class Lookup(_Strict):
+    """A small table ``int_<name>__<source>`` that staging looks things up in.
+
+    What differs in it since the last build touches the orders whose rows in ``used_by`` have its key in ``column``.
+    """
+
+    used_by: Provided
+    column: Name
+
+
 class Source(_Strict):
     """A source: where its rows come from and what they are."""
 
@@ -230,6 +240,7 @@ class Source(_Strict):
         0, description="Days that each landing looks back at for rows that came into the source late."
     )
     provides: list[Provided] = []
+    lookups: dict[Name, Lookup] = Field({}, description="Tables that staging models of orders look things up in.")
     connection: dict[str, Any] = Field({}, description="Where it is; see the connector's `Connection`.")
     entities: dict[Name, Entity] = Field(min_length=1)
 

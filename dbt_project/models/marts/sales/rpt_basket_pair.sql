@@ -1,6 +1,9 @@
 -- Apriori's measures (Agrawal, Srikant 1994): of N baskets, support = n(A and B) / N, confidence = n(A and B) / n(A),
 -- lift = confidence / (n(B) / N).
-{{ config(indexes=[{"columns": ["product_id", "marketplace", "other_product_id"], "unique": true}]) }}
+{{ config(
+    indexes=[{"columns": ["product_id", "marketplace", "other_product_id"], "unique": true}],
+    pre_hook="{{ join_by_hash() }}",
+) }}
 
 with newest as (
     select
