@@ -200,7 +200,7 @@ def run(module: str, *arguments: str) -> Ran:
             sampler.stopped.set()
     wall = time.monotonic() - started
     if process.returncode:
-        raise SystemExit(f"python -m {module} {' '.join(arguments)} failed:\n{output[-3000:]}")
+        raise SystemExit(f"python -m {module} {' '.join(arguments)} failed:\n{output[-30000:]}")
     print("\n".join(f"  {line}" for line in output.splitlines() if "WARNING" not in line), file=sys.stderr)
     ran = Ran(wall, sum(sampler.cpu.values()), sampler.peak)
     print(f"  {module}: {ran.wall:.1f} s, {ran.cpu:.1f} CPU seconds, {ran.peak_mb:.0f} MB", file=sys.stderr)

@@ -1,11 +1,16 @@
-{#- Every month of the RFM report, from the first with an order to the newest. -#}
+{#-
+  Every month of the RFM report, from the first with an order to the newest. By an array, of which the planner expects
+  ten months: of generate_series it expects a thousand, and sorts for them.
+-#}
 {% macro rfm_months() -%}
     select month::date as month_on
-    from generate_series(
-        (select min(month_on) from {{ ref("int_customers__months") }})::timestamp,
-        (select max(month_on) from {{ ref("int_customers__months") }})::timestamp,
-        interval '1 month'
-    ) as months (month)
+    from unnest(array(
+        select generate_series(
+            (select min(month_on) from {{ ref("int_customers__months") }})::timestamp,
+            (select max(month_on) from {{ ref("int_customers__months") }})::timestamp,
+            interval '1 month'
+        )
+    )) as months (month)
 {%- endmacro %}
 
 {#-
@@ -75,16 +80,16 @@
 -#}
 {% macro forget_changed_segments() -%}
     {%- if is_incremental() -%}
-        drop table if exists pg_temp.stale;
-        create temporary table stale on commit drop as
+        drop table if exists pg_temp.differing;
+        create temporary table differing on commit drop as
         select distinct customer_id
         from ({{ segment_changes() }}) as changes
         full join (select * from {{ this }} where valid_from >= {{ segments_from() }}) as there
             using (customer_id, valid_from, segment)
         where there.is_current is null or changes.customer_id is null;
-        {{ note_stale(["customer_id"]) }}
+        {{ note_differing(this, ["customer_id"]) }}
         delete from {{ this }}
-        where valid_from >= {{ segments_from() }} and customer_id in (select customer_id from stale);
+        where valid_from >= {{ segments_from() }} and customer_id in (select customer_id from pg_temp.differing);
 
         update {{ this }} as there
         set valid_to = later.next_on, is_current = later.next_on is null
@@ -94,7 +99,7 @@
                 ranges.valid_from,
                 min(changes.valid_from) as next_on
             from {{ this }} as ranges
-            inner join stale on ranges.customer_id = stale.customer_id
+            inner join pg_temp.differing on ranges.customer_id = differing.customer_id
             left join ({{ segment_changes() }}) as changes
                 on ranges.customer_id = changes.customer_id and ranges.valid_from < changes.valid_from
             where ranges.valid_to is null or ranges.valid_to >= {{ segments_from() }}

@@ -86,6 +86,11 @@ def where_touched(thing: str, alias: str | None = None, columns: list | None = N
     return "true"
 
 
+def where_stale(columns: list[str], alias: str) -> str:
+    """A condition."""
+    return "true"
+
+
 def touched(thing: str) -> str:
     """A relation."""
     return f"int_touched__{thing}"

@@ -37,7 +37,7 @@ changed as (
     {{ orders_of_work() }}
 ),
 
-newest as (
+newest as materialized (
     -- One look into the index for each marketplace.
     select
         marketplace,
@@ -47,6 +47,16 @@ newest as (
             where orders.marketplace = marketplaces.marketplace
         ) as ordered_on
     from marketplaces
+),
+
+days as (
+    -- By equal days, of which the planner knows how many orders they have: of an unknown range it expects a third.
+    select
+        newest.marketplace,
+        newest.ordered_on - n as ordered_on,
+        n as days_back
+    from newest
+    cross join generate_series(0, {{ max_lookback_days() }} - 1) as n
 ),
 
 touched as (
@@ -59,12 +69,9 @@ touched as (
     select
         orders.marketplace,
         orders.order_id,
-        newest.ordered_on - orders.ordered_on as days_back
-    from newest
-    inner join orders
-        on
-            newest.marketplace = orders.marketplace
-            and orders.ordered_on > newest.ordered_on - {{ max_lookback_days() }}
+        days.days_back
+    from days
+    inner join orders on days.marketplace = orders.marketplace and days.ordered_on = orders.ordered_on
 ),
 
 before as (

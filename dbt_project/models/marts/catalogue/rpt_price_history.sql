@@ -1,24 +1,15 @@
 {{ config(
     materialized="incremental",
-    incremental_strategy="append",
-    pre_hook="{{ forget_stale(['marketplace', 'product_id', 'valid_from'], stale_price_periods()) }}",
+    incremental_strategy="stale",
+    stale=["marketplace", "product_id", "valid_from"],
+    pre_hook="{{ find_stale(['marketplace', 'product_id', 'valid_from'], stale_price_periods()) }}",
     indexes=[{"columns": ["product_id", "valid_from", "marketplace"], "unique": true}],
 ) }}
 
 with periods as (
-    -- The periods that are not in the table: all of them, or those that the hook took out of it.
-    select *
+    select every_period.*
     from ({{ price_periods() }}) as every_period
-    {% if is_incremental() -%}
-        where not exists (
-            select 1
-            from {{ this }} as there
-            where
-                there.product_id = every_period.product_id
-                and there.marketplace = every_period.marketplace
-                and there.valid_from = every_period.valid_from
-        )
-    {%- endif %}
+    where {{ where_stale(["marketplace", "product_id", "valid_from"], "every_period") }}
 )
 
 select

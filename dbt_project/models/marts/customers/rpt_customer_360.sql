@@ -1,18 +1,15 @@
 {{ config(
     materialized="incremental",
-    incremental_strategy="append",
-    pre_hook="{{ forget_stale(['customer_id'], stale_customers()) }}",
+    incremental_strategy="stale",
+    stale=["customer_id"],
+    pre_hook="{{ find_stale(['customer_id'], stale_customers()) }}",
     indexes=[{"columns": ["customer_id"], "unique": true}],
 ) }}
 
 with customers as (
-    -- The customers that are not in the table: all of them, or those that the hook took out of it.
     select every_customer.*
     from {{ ref("dim_customer") }} as every_customer
-    {% if is_incremental() -%}
-        left join {{ this }} as there on every_customer.customer_id = there.customer_id
-        where there.customer_id is null
-    {%- endif %}
+    where {{ where_stale(["customer_id"], "every_customer") }}
 ),
 
 orders as (

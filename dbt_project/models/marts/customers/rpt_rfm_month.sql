@@ -2,18 +2,16 @@
 -- and the names that the field gives to the cells of recency x frequency.
 {{ config(
     materialized="incremental",
-    incremental_strategy="append",
-    pre_hook="{{ forget_stale(['month_on'], stale_rfm_months()) }}",
+    incremental_strategy="stale",
+    stale=["month_on"],
+    pre_hook="{{ find_stale(['month_on'], stale_rfm_months()) }}",
     indexes=[{"columns": ["customer_id", "month_on"], "unique": true}, {"columns": ["month_on"]}],
 ) }}
 
 with months as (
-    -- The months that are not in the table: all of them, or those that the hook took out of it.
     select month_on
     from ({{ rfm_months() }}) as every_month
-    {% if is_incremental() -%}
-        where every_month.month_on not in ({{ months_of(this) }})
-    {%- endif %}
+    where {{ where_stale(["month_on"], "every_month") }}
 ),
 
 active as (
@@ -113,6 +111,7 @@ month_before as (
             there.segment
         from {{ this }} as there
         inner join months on there.month_on = {{ months_after("months.month_on", -1) }}
+        where there.month_on not in (select remade.month_on from months as remade)
     {%- endif %}
 )
 

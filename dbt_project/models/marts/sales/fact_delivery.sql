@@ -2,7 +2,7 @@
     materialized="incremental",
     touched="orders",
     indexes=[{"columns": ["order_id", "marketplace"], "unique": true}],
-    meta={"lookback_days": 2},
+    meta={"lookback_days": 1},
 ) }}
 
 with deliveries as (

@@ -6,7 +6,7 @@
         {"columns": ["marketplace", "ordered_on"]},
         {"columns": ["customer_id"]},
     ],
-    meta={"lookback_days": 2},
+    meta={"lookback_days": 1},
 ) }}
 
 with orders as (

@@ -6,7 +6,7 @@
         {"columns": ["marketplace", "ordered_on"]},
         {"columns": ["marketplace", "vendor_id", "item_amount"]},
     ],
-    meta={"lookback_days": 2},
+    meta={"lookback_days": 1},
 ) }}
 
 with items as (

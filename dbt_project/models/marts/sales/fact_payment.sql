@@ -5,7 +5,7 @@
         {"columns": ["order_id", "payment_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "paid_on"]},
     ],
-    meta={"lookback_days": 2},
+    meta={"lookback_days": 1},
 ) }}
 
 with payments as (

@@ -1,12 +1,17 @@
 -- Known by their orders: the shop's own customer table is not read. They stay when an order is removed.
-{{ config(materialized="incremental", touched="customers", indexes=[{"columns": ["customer_id"]}]) }}
+{{ config(
+    materialized="incremental",
+    touched="orders",
+    indexes=[{"columns": ["customer_id"]}, {"columns": ["order_id"]}],
+) }}
 
 select
     {{ marketplace("demo_shop") }} as marketplace,
+    order_id::text as order_id,
     email as customer_id,
     shipping_zone as region,
     false as is_deleted,
     known_at,
     partition_on as known_on
-from {{ raw("demo_shop", "oc_order", "customers") }} as oc_order
+from {{ raw("demo_shop", "oc_order", "orders") }} as oc_order
 where order_status_id <> 0 and email is not null and _deleted is not true
