@@ -42,7 +42,7 @@ stop: ## stop everything that runs; the data stays
 test: setup lint ## lint, then unit, DAG, integration and end-to-end tests
 	@exec $(PY) -m pytest tests/unit tests/dags tests/integration tests/e2e
 
-test-unit: setup ## the tests that need no service
+test-unit: setup ## the tests that need no service, no JVM and no trained model
 	@exec $(PY) -m pytest tests/unit tests/dags -q
 
 lint: setup ## ruff, sqlfluff, mypy

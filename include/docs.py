@@ -19,6 +19,9 @@ from include import dbt, dictionary
 from include.settings import settings
 from include.warehouse.engine import connect
 
+ANSWER_SECONDS = 5.0
+"""How long whoever listens on the page's port may take to say whose page it shows."""
+
 
 def url() -> str:
     """Where the page is shown, by the docs service or by this command."""
@@ -28,7 +31,7 @@ def url() -> str:
 def is_served() -> bool:
     """Whether somebody shows this home's page: the fingerprint beside it tells whose it is."""
     try:
-        answer = httpx.get(f"{url()}/fingerprint", timeout=5)
+        answer = httpx.get(f"{url()}/fingerprint", timeout=ANSWER_SECONDS)
     except httpx.HTTPError:
         return False
     return answer.is_success and answer.text == dbt.docs_site().with_name("fingerprint").read_text()

@@ -24,9 +24,9 @@ from include.warehouse.engine import connect
 from include.warehouse.export import export
 from spark_jobs.events import SCHEMA as EVENTS
 from spark_jobs.sessionise import SCHEMA as SESSIONS
+from tests.integration.spark_jobs import oracle
+from tests.integration.spark_jobs.world import World, item, order, random_world
 from tests.integration.versions import empty_version_tables, insert
-from tests.unit.spark_jobs import oracle
-from tests.unit.spark_jobs.world import World, item, order, random_world
 
 pytestmark = pytest.mark.integration
 

@@ -1,8 +1,9 @@
-"""A source that was added by one YAML and its staging models alone: from its file to its sessions in core."""
+"""A source is added by one YAML and its staging models alone; one that was, from its file to its sessions in core."""
 
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -22,11 +23,41 @@ from include.ingest.tables import prepare
 from include.services import jars
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
+from tests.unit.test_dbt_project import models, parse
 
 pytestmark = pytest.mark.integration
 
 SOURCE = "eshop_clicks"
 FIRST, LAST = date(2008, 4, 1), date(2008, 4, 3)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home without a warehouse, in which dbt can parse."""
+    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
+    monkeypatch.delenv("EMPORIUM_DSN", raising=False)
+    settings.cache_clear()
+    for name, value in dbt.environment().items():
+        monkeypatch.setenv(name, value)
+    yield tmp_path
+    settings.cache_clear()
+
+
+def test_a_source_is_added_by_its_yaml_and_its_staging_models_alone(home: Path) -> None:
+    project = home / "dbt_project"
+    shutil.copytree(dbt.PROJECT, project)
+    folder = project / "models" / "staging" / "corner_shop"
+    folder.mkdir()
+    (folder / "_corner_shop.yml").write_text("sources: [{name: corner_shop, tables: [{name: o}]}]")
+    (folder / "stg_corner_shop__orders.sql").write_text("select * from {{ source('corner_shop', 'o') }}")
+    variables = dbt.variables()
+    variables["sources"]["corner_shop"] = {"marketplace": "corner_shop", "currency": "EUR", "provides": ["orders"]}
+
+    manifest = parse(project, home / "target", variables)
+
+    parents = models(manifest, "intermediate")["int_orders__versions"]["depends_on"]["nodes"]
+    assert "model.emporium.stg_corner_shop__orders" in parents
+    assert "model.emporium.stg_olist__orders" in parents
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from include.warehouse.engine import connect
 from spark_jobs import sessions
 from spark_jobs.session import session
 from tests import jvm
-from tests.unit.spark_jobs import oracle
+from tests.integration.spark_jobs import oracle
 
 pytestmark = pytest.mark.integration
 

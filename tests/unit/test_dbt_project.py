@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
@@ -251,23 +250,6 @@ def test_intermediate_models_never_read_marts(manifest: dict) -> None:
     marts = {model["unique_id"] for model in models(manifest, "marts").values()}
     for name, model in models(manifest, "intermediate").items():
         assert not marts & set(model["depends_on"]["nodes"]), name
-
-
-def test_a_source_is_added_by_its_yaml_and_its_staging_models_alone(home: Path, tmp_path: Path) -> None:
-    project = tmp_path / "dbt_project"
-    shutil.copytree(dbt.PROJECT, project)
-    folder = project / "models" / "staging" / "corner_shop"
-    folder.mkdir()
-    (folder / "_corner_shop.yml").write_text("sources: [{name: corner_shop, tables: [{name: o}]}]")
-    (folder / "stg_corner_shop__orders.sql").write_text("select * from {{ source('corner_shop', 'o') }}")
-    variables = dbt.variables()
-    variables["sources"]["corner_shop"] = {"marketplace": "corner_shop", "currency": "EUR", "provides": ["orders"]}
-
-    manifest = parse(project, tmp_path / "target", variables)
-
-    parents = models(manifest, "intermediate")["int_orders__versions"]["depends_on"]["nodes"]
-    assert "model.emporium.stg_corner_shop__orders" in parents
-    assert "model.emporium.stg_olist__orders" in parents
 
 
 def test_without_the_list_of_sources_nothing_is_built(home: Path, tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ def test_without_a_warehouse_the_page_of_before_is_shown_until_ctrl_c(capsys: py
     assert f"{docs.url()} until Ctrl-C" in out
 
 
-def test_a_port_of_somebody_else_is_not_taken_for_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_of_somebody_else_is_not_taken_for_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs, "ANSWER_SECONDS", 0.2)
     page()
     with socket.create_server(("127.0.0.1", settings().docs_port)):
         # It takes the connection and never answers.

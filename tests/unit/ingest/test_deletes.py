@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.ingest.connectors import SourceError
@@ -14,6 +14,7 @@ from include.ingest.sources import Deletes
 
 
 @given(st.dates(date(2000, 1, 1), date(2100, 1, 1)), st.integers(1, 40), st.integers(0, 100))
+@settings(deadline=None)
 def test_a_range_is_due_when_one_of_its_days_is_and_a_day_is_due_every_so_many_days(first, every, length):
     deletes = Deletes(by="keys", every_days=every)
     days = [first + timedelta(days=n) for n in range(length + 1)]

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.ingest import bronze
@@ -117,6 +117,7 @@ def test_a_mended_row_says_itself_when_it_became_known_within_its_day_and_whethe
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.none() | st.text(max_size=5), max_size=5), st.randoms())
+@settings(deadline=None)
 def test_the_digest_of_a_row_knows_neither_the_order_nor_columns_without_a_value(values, dice):
     pairs = [*values.items(), ("gained later", None)]
     dice.shuffle(pairs)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from include.ingest.connectors import SourceError, stream
@@ -54,6 +55,7 @@ def _pieces(files: dict[str, bytes], folder: Path) -> tuple[list[bytes], list[st
 LINE = st.sampled_from([b"", b" ", b"\r", b"{}", b'{"b": "' + b"b" * 30 + b'"}', b"\t\0\xff"])
 
 
+@hypothesis_settings(deadline=None)
 @given(
     st.lists(st.lists(LINE, max_size=12), max_size=5),
     st.integers(1, 40), st.integers(1, 40), st.booleans(),

@@ -13,6 +13,7 @@ from include.dates import month_firsts
 from ml_tasks.lifecycle.usecase import Context
 
 AS_OF = date(2025, 12, 31)
+HORIZON_DAYS = {"demand_forecast": 28, "demand_category": 28, "churn": 90}
 
 
 def context(horizon_days: int, as_of: date = AS_OF, n_cutoffs: int = 12) -> Context:

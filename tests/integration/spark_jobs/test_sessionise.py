@@ -6,8 +6,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_jobs.sessionise import BOT_EVENTS_PER_DAY, BOT_EVENTS_PER_MINUTE, of_versions, sessions_at_cutoffs
-from tests.unit.spark_jobs import oracle
-from tests.unit.spark_jobs.world import START, Row, event, frames, moment
+from tests.integration.spark_jobs import oracle
+from tests.integration.spark_jobs.world import START, Row, event, frames, moment
+
+pytestmark = pytest.mark.integration
 
 COUNTS = {"n_product_views": "view", "n_cart_adds": "cart", "n_purchases": "purchase"}
 ALIKE = ("source", "marketplace", "visitor_id", "session_on", "started_at", "ended_at", "customer_id", "campaign",

@@ -5,8 +5,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_jobs.demand_history import demand_history
-from tests.unit.spark_jobs import oracle
-from tests.unit.spark_jobs.world import Row, frames, item, order, product, random_world
+from tests.integration.spark_jobs import oracle
+from tests.integration.spark_jobs.world import Row, frames, item, order, product, random_world
+
+pytestmark = pytest.mark.integration
 
 DAY = date(2025, 3, 10)
 

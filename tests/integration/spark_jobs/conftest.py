@@ -1,4 +1,4 @@
-"""A Spark session for each file, in one JVM: no Delta, no cluster, interpreted plans (few rows need no compiling)."""
+"""One Spark session for these tests: no Postgres, Delta or cluster, interpreted plans (few rows need no compiling)."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_jobs.session import QUERY_CONF, use_this_python
+from tests import jvm
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     use_this_python()
     scratch = tmp_path_factory.mktemp("spark")
-    builder = SparkSession.builder.master("local[1]").appName("unit")
+    builder = SparkSession.builder.master("local[1]").appName("transforms")
     conf = QUERY_CONF | {
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.codegen.wholeStage": "false",
@@ -32,3 +33,4 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+    jvm.end()

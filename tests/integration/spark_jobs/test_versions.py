@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
 from pyspark.sql import SparkSession
 
 from spark_jobs.versions import PRODUCT, with_cutoffs
-from tests.unit.spark_jobs.world import START, frames, product
+from tests.integration.spark_jobs.world import START, frames, product
+
+pytestmark = pytest.mark.integration
 
 
 def test_a_removed_key_is_there_before_its_removal_was_known_and_not_after_until_it_comes_back(

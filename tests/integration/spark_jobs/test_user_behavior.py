@@ -5,8 +5,10 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.sessionise import of_versions, sessions_at_cutoffs
 from spark_jobs.user_behavior import user_behavior
-from tests.unit.spark_jobs import oracle
-from tests.unit.spark_jobs.world import Row, event, frames, item, moment, order, product, random_world
+from tests.integration.spark_jobs import oracle
+from tests.integration.spark_jobs.world import Row, event, frames, item, moment, order, product, random_world
+
+pytestmark = pytest.mark.integration
 
 CUTOFFS = [date(2025, 3, 1), date(2025, 4, 1), date(2025, 5, 1), date(2025, 6, 19)]
 DAY = date(2025, 3, 10)

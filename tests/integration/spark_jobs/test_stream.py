@@ -20,6 +20,8 @@ from include.settings import settings as cfg
 from spark_jobs import row_rules
 from spark_jobs.stream import rows
 
+pytestmark = pytest.mark.integration
+
 DAY = date(2025, 3, 2)
 COLUMNS = {
     "id": {"required": True},

@@ -4,8 +4,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_jobs.vendor_performance import vendor_performance, with_shrunk_rate
-from tests.unit.spark_jobs import oracle
-from tests.unit.spark_jobs.world import frames, random_world
+from tests.integration.spark_jobs import oracle
+from tests.integration.spark_jobs.world import frames, random_world
+
+pytestmark = pytest.mark.integration
 
 
 def test_equals_an_independent_oracle(spark: SparkSession) -> None:

@@ -8,9 +8,11 @@ from collections import defaultdict
 import pytest
 
 from include.settings import ROOT
-from tests.unit.ingest.faulty_connectors import FAULTS
+from tests.integration.faulty_connectors import FAULTS
 
-MODULE = "tests.unit.ingest.faulty_connectors"
+pytestmark = pytest.mark.integration
+
+MODULE = "tests.integration.faulty_connectors"
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,10 @@ def verdicts(tmp_path_factory) -> dict[str, dict[str, str]]:
         if tests
     ]
     named += ["-k", " or ".join([f"{MODULE}:none", *wanted])]
+    # Tracebacks nobody reads, of some fifty red tests, and the import of hypothesis took a third of the time.
+    lean = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *named],
+        [sys.executable, "-m", "pytest", *lean, f"--junitxml={report}", *named],
         cwd=ROOT,
         capture_output=True,
         text=True,
