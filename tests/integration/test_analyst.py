@@ -28,11 +28,19 @@ MODELS = {
     "int_touched__orders": "select marketplace, order_id, null::integer as days_back "
     "from {{ ref('int_orders__current') }} where false",
     "probe_orders": "{{ config(materialized='incremental', touched='orders') }} "
-    "select marketplace, order_id from {{ ref('int_orders__current') }} where {{ where_touched('orders') }}",
+    "select marketplace, order_id, 1 as n_orders from {{ ref('int_orders__current') }} "
+    "where {{ where_touched('orders') }}",
 }
 TESTS = """
 version: 2
 models:
+  - name: probe_orders
+    description: Orders.
+    data_tests:
+      - unique_combination: {name: orders_differ, arguments: {columns: [marketplace, order_id]}}
+      - reconciles:
+          name: orders_are_complete
+          arguments: {to: ref('int_orders__current'), by: [marketplace], sums: {n_orders: 1}}
   - name: probe_numbers
     description: Numbers.
     data_tests:
@@ -128,12 +136,17 @@ def test_a_test_that_fails_for_the_analyst_keeps_its_rows_and_leaves_the_verdict
     assert "numbers_differ" not in {name for name, _ in relations()}
 
 
-def test_a_sample_holds_the_newest_days_of_what_is_built_by_touched_keys(project: Path) -> None:
+def test_a_sample_holds_the_newest_days_of_what_is_built_by_touched_keys(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     count = f"select count(*) from {SCHEMA}.probe_orders"
     assert analyst.main(["--select", "probe_orders", "--days", "3"]) == 0
     assert rows(count) == [(3,)]
+    # It lacks most of what production has: only tests of the sample alone say anything of it.
+    assert "1 model, 1 test in" in capsys.readouterr().out
     assert analyst.main(["--select", "probe_orders"]) == 0
     assert rows(count) == [(10,)]
+    assert "1 model, 2 tests in" in capsys.readouterr().out
 
 
 def test_where_nothing_changed_or_nothing_is_meant_it_says_so(
