@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from include import analyst, dbt
 from include.monitor import check_night
 from include.settings import settings
 from include.warehouse.engine import connect
+from tests.integration.test_incremental import until
 
 pytestmark = pytest.mark.integration
 
@@ -47,6 +49,7 @@ models:
       - unique_combination: {name: numbers_differ, arguments: {columns: [n]}}
     columns:
       - name: twice
+        description: Twice the number.
         data_tests:
           - accepted_values:
               name: twice_is_small
@@ -182,11 +185,17 @@ def test_an_analyst_makes_only_schemas_of_analysts(project: Path, name: str) -> 
         conn.execute("select ops.make_dev_schema(%s)", (name,))
 
 
-def test_a_night_waits_for_no_analyst_and_two_of_one_schema_take_turns(project: Path) -> None:
-    lock = "select pg_try_advisory_lock(hashtext(%s))"
-    with dbt.turn(analyst.ROLE, f"emporium.dbt.{SCHEMA}", SCHEMA), connect("transformer") as conn:
-        assert conn.execute(lock, ("emporium.dbt",)).fetchone() == (True,)
-        assert conn.execute(lock, (f"emporium.dbt.{SCHEMA}",)).fetchone() == (False,)
+@pytest.mark.parametrize("line", [["--select", "probe_seen"], ["--clean"]], ids=["build", "clean"])
+def test_two_of_one_schema_take_turns_and_a_night_waits_for_neither(
+    project: Path, line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        with dbt.turn(analyst.ROLE, f"emporium.dbt.{SCHEMA}", SCHEMA), connect("transformer") as conn:
+            second = pool.submit(analyst.main, line)
+            until(lambda: second.done() or f"another dbt is building {SCHEMA}" in capsys.readouterr().out)
+            assert not second.done()
+            assert conn.execute("select pg_try_advisory_lock(hashtext('emporium.dbt'))").fetchone() == (True,)
+        assert second.result() == 0
 
 
 def test_a_critical_test_stops_what_hangs_on_it_and_a_warning_tells_the_monitor(
@@ -230,7 +239,8 @@ def test_a_part_that_is_tested_alone_keeps_the_failures_of_the_others(project: P
 
 
 def test_descriptions_reach_the_warehouse(project: Path) -> None:
-    assert rows("select obj_description('core.probe_numbers'::regclass)") == [("Numbers.",)]
+    told = "select obj_description(r), col_description(r, 2) from cast('core.probe_numbers' as regclass) as r"
+    assert rows(told) == [("Numbers.", "Twice the number.")]
 
 
 def test_cleaning_takes_the_schema_and_nothing_else(change: Path) -> None:
@@ -239,4 +249,5 @@ def test_cleaning_takes_the_schema_and_nothing_else(change: Path) -> None:
     assert analyst.main(["--clean"]) == 0
     assert rows(f"select 1 from pg_namespace where nspname = '{SCHEMA}'") == []
     assert not analyst.folder().exists()
+    assert (dbt.production_state() / "manifest.json").exists()
     assert rows("select total from core.probe_sums") == [(12,)]

@@ -318,6 +318,12 @@ def test_dbt_may_not_touch_what_bi_reads(built: None) -> None:
         conn.execute("create table published.mine (id int)")
 
 
+def test_every_column_of_a_mart_is_commented_in_the_warehouse(built: None) -> None:
+    bare = "select attname from pg_attribute where attrelid = 'core.{}'::regclass and attnum > 0 and not attisdropped "
+    for mart in ("fact_order", "dim_customer", "version_orders"):
+        assert rows(f"{bare.format(mart)} and coalesce(col_description(attrelid, attnum), '') = ''") == [], mart
+
+
 def test_docs_are_one_page_that_needs_no_server(built: None, warehouse: Path) -> None:
     assert dbt.main(["docs", "generate"]) == 0
     assert (warehouse / "dbt" / "target" / "static_index.html").stat().st_size > 1_000_000

@@ -37,6 +37,17 @@ def test_partitions_and_the_planted_truth_stay_out(warehouse):
             conn.execute("drop schema planted_truth cascade")
 
 
+def test_a_comment_on_a_column_is_what_is_said_of_it(warehouse):
+    with connect() as conn:
+        conn.execute("comment on column ops.load_audit.n_in is 'As the owner says'")
+    try:
+        [audit] = [table for table in describe(read_warehouse(), {}) if table.name == "load_audit"]
+        assert {c.name: c.description for c in audit.columns}["n_in"] == "As the owner says"
+    finally:
+        with connect() as conn:
+            conn.execute("comment on column ops.load_audit.n_in is null")
+
+
 def test_page_is_the_same_twice(warehouse):
     assert render(describe(read_warehouse(), {})) == render(describe(read_warehouse(), {}))
 

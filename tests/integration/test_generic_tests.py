@@ -53,6 +53,16 @@ MODELS = {
     "grown": "select * from generate_series(1, 121) as t (id)",
     "steady": "select * from generate_series(1, 80) as t (id)",
     "unknown_yesterday": "select 1 as id",
+    "money": """
+        select * from (values
+          ('exact', 1.0001), ('largest', 99999999999999.9999), ('unknown', null),
+          ('fifth_place', 1.00001), ('too_large', -1e14)
+        ) as t (thing, amount)""",
+    "parents": "select * from (values ('north', '1'), ('south', '2')) as t (shop, id)",
+    "children": """
+        select * from (values
+          ('north', '1'), ('south', '2'), ('north', null), (null, '9'), ('north', '2'), ('north', '2')
+        ) as t (shop, id)""",
 }  # fmt: skip
 
 RANGES = {"keys": ["thing"]}
@@ -71,6 +81,8 @@ TESTS: dict[str, list[tuple[str, str, dict]]] = {
         name: [("row_count_within", f"count_{name}", {"share": 0.2})]
         for name in ("shrunk", "grown", "steady", "unknown_yesterday")
     },
+    "money": [("money_is_exact", "inexact", {"columns": ["amount"]})],
+    "children": [("refers_to", "orphans", {"columns": ["shop", "id"], "to": "ref('parents')"})],
 }
 
 
@@ -170,3 +182,11 @@ def test_row_count_is_held_against_the_night_before_and_not_against_a_rerun(fail
     assert rows(f"select as_of, n_rows_before, n_rows from {SCHEMA}.count_shrunk") == [(date(2025, 1, 9), 100, 79)]
     assert rows(f"select n_rows_before, n_rows from {SCHEMA}.count_grown") == [(100, 121)]
     assert (failures["count_steady"], failures["count_unknown_yesterday"]) == (0, 0)
+
+
+def test_money_that_its_type_would_round_or_not_hold_is_found(failures: dict[str, int]) -> None:
+    assert rows(f"select thing from {SCHEMA}.inexact order by 1") == [("fifth_place",), ("too_large",)]
+
+
+def test_a_key_of_several_columns_is_looked_up_as_a_whole(failures: dict[str, int]) -> None:
+    assert rows(f"select shop, id from {SCHEMA}.orphans") == [("north", "2")]

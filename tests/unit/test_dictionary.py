@@ -1,8 +1,21 @@
 """The data dictionary: descriptions reach the columns that readers see."""
 
+import json
+
 import pytest
 
-from include.dictionary import BEGIN, END, GLOSSARY, Column, Table, describe, render, settings_table, write_settings
+from include.dictionary import (
+    BEGIN,
+    END,
+    GLOSSARY,
+    Column,
+    Table,
+    describe,
+    read_core,
+    render,
+    settings_table,
+    write_settings,
+)
 
 TABLES = [
     Table("bi", "fact_order", "", (Column("order_id", "text"), Column("ordered_on", "date"))),
@@ -40,6 +53,9 @@ def test_glossary_comes_last():
     n_in, token = described()["ops.load_audit"].columns
     assert n_in.description == "rows <in>"
     assert token.description == GLOSSARY["token"]
+    bought = Table("bi", "fact_order", "", (Column("customer_id", "text"),))
+    [of_model] = describe([bought], {"fact_order": ("", {"customer_id": "Who bought"})})
+    assert of_model.columns[0].description == "Who bought"
 
 
 def test_page_lists_a_table_behind_a_view_once():
@@ -52,6 +68,29 @@ def test_page_escapes_what_markdown_would_eat():
     page = render(list(described().values()))
     assert "Grain: source \\| entity" in page
     assert "| `n_in` | bigint | rows &lt;in> |" in page
+
+
+def test_page_is_the_same_in_whatever_order_tables_come():
+    tables = list(described().values())
+    assert render(tables[::-1]) == render(tables)
+
+
+def test_marts_that_are_not_in_bi_are_listed_by_their_contracts(tmp_path):
+    about = {
+        "description": "Grain: d.",
+        "columns": {"known_on": {"name": "known_on", "data_type": "date", "description": "The day"}},
+    }
+    nodes = [
+        {"name": "version_orders", "resource_type": "model", "schema": "core", **about},
+        {"name": "fact_order", "resource_type": "model", "schema": "core", **about},
+        {"name": "int_orders", "resource_type": "model", "schema": "intermediate", **about},
+        {"name": "a_test", "resource_type": "test", "schema": "core", **about},
+    ]
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"nodes": dict(enumerate(nodes))}))
+    assert read_core(path, {"fact_order"}) == [
+        Table("core", "version_orders", "Grain: d.", (Column("known_on", "date", "The day"),))
+    ]
 
 
 def test_settings_table_replaces_only_what_lies_between_the_markers(tmp_path):

@@ -1,8 +1,11 @@
 """`make docs`: what is shown, and what is said where it cannot be."""
 
+import functools
+import http.server
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,4 +71,19 @@ def test_a_port_of_somebody_else_is_not_taken_for_ours(
     with socket.create_server(("127.0.0.1", settings().docs_port)):
         # It takes the connection and never answers.
         assert docs.main([]) == 1
+    assert "set EMPORIUM_DOCS_PORT" in capsys.readouterr().err
+
+
+def test_the_page_of_another_home_is_not_taken_for_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "fingerprint").write_text("another")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(other))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", settings().docs_port), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            assert docs.main([]) == 1
+        finally:
+            server.shutdown()
     assert "set EMPORIUM_DOCS_PORT" in capsys.readouterr().err
