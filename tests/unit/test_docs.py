@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +46,14 @@ def test_without_a_warehouse_and_a_page_it_says_what_to_start(capsys: pytest.Cap
 def test_without_a_warehouse_the_page_of_before_is_shown_until_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     page()
     assert not docs.is_served()
-    shown = subprocess.Popen([sys.executable, "-m", "include.docs"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "include.docs"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job, and what it starts, ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not docs.is_served():
@@ -56,7 +64,7 @@ def test_without_a_warehouse_the_page_of_before_is_shown_until_ctrl_c(capsys: py
         assert docs.main([]) == 0, "a second one only says where it is"
         assert docs.url() in capsys.readouterr().out
     finally:
-        shown.send_signal(2)
+        shown.send_signal(signal.SIGINT)
         out, _ = shown.communicate(timeout=30)
     assert shown.returncode == 0
     assert "the warehouse is down" in out
