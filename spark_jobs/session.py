@@ -56,8 +56,6 @@ def session(app: str, *, is_long: bool = False) -> SparkSession:
 
     # Before the JVM starts: Java's own default zone is read once.
     os.environ["TZ"] = "UTC"
-    # glibc gives each thread an arena that it does not give back: a JVM grows with the time that it runs.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     time.tzset()
     builder = SparkSession.builder.master(cfg.spark_master).appName(app)
     for key, value in (QUERY_CONF | _engine_conf(cfg.spark_master, is_long)).items():

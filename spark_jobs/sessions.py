@@ -46,8 +46,8 @@ from spark_jobs.session import session
 from spark_jobs.sessionise import COLUMNS, SCHEMA, VISITOR_DAY, is_unsettled, of_versions, sessions_at_cutoffs
 from spark_jobs.versions import retried, spark_uri
 
-ROWS_PER_CHUNK = 4_000_000
-"""Days are taken together up to this many rows: what bounds the memory, and the space that a shuffle needs on disk."""
+ROWS_PER_CHUNK = 20_000_000
+"""Days are taken together up to this many rows: what bounds the space that a shuffle needs on disk."""
 
 LONG_ROWS = 1_000_000
 """More rows than this repay a JVM that compiles well."""
