@@ -23,7 +23,7 @@ from include.ingest.tables import prepare
 from include.services import jars
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
-from tests.unit.test_dbt_project import models, parse
+from tests.unit.test_dbt_project import models, parse, parsing_home
 
 pytestmark = pytest.mark.integration
 
@@ -32,15 +32,9 @@ FIRST, LAST = date(2008, 4, 1), date(2008, 4, 3)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home without a warehouse, in which dbt can parse."""
-    monkeypatch.setenv("EMPORIUM_HOME", str(tmp_path))
-    monkeypatch.delenv("EMPORIUM_DSN", raising=False)
-    settings.cache_clear()
-    for name, value in dbt.environment().items():
-        monkeypatch.setenv(name, value)
-    yield tmp_path
-    settings.cache_clear()
+def home(tmp_path: Path) -> Iterator[Path]:
+    with parsing_home(tmp_path):
+        yield tmp_path
 
 
 def test_a_source_is_added_by_its_yaml_and_its_staging_models_alone(home: Path) -> None:

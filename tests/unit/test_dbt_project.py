@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,10 +32,10 @@ def parse(project: Path, target: Path, variables: dict) -> dict:
     return json.loads((target / "manifest.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@contextmanager
+def parsing_home(folder: Path) -> Iterator[Path]:
+    """A home without a warehouse, in which dbt can parse."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
         patch.setenv("EMPORIUM_HOME", str(folder))
         patch.delenv("EMPORIUM_DSN", raising=False)
         settings.cache_clear()
@@ -42,6 +43,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(name, value)
         yield folder
     settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with parsing_home(tmp_path_factory.mktemp("home")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
