@@ -47,10 +47,39 @@
     ) as segments using (customer_id)
 {%- endmacro %}
 
-{#- The customers whose report is to be made anew: touched ones, those of other signals, new ones and those that are gone. -#}
+{#- The customers whose row is to be made anew: those of other sales, those who live elsewhere, are new or are gone. -#}
+{% macro stale_buyers() -%}
+    select customer_id
+    from {{ touched("buyers") }} as touched
+    union all
+    select touched.customer_id
+    from {{ touched("customers") }} as touched
+    left join {{ ref("int_customers__current") }} as told using (customer_id)
+    left join {{ this }} as there using (customer_id)
+    where
+        there.customer_id is null
+        or there.n_marketplaces = 0
+        or (told.region, told.region_marketplace) is distinct from (there.region, there.region_marketplace)
+{%- endmacro %}
+
+{#-
+  The customers whose report is to be made anew: those of other sales, of orders with other refunds or coupons, of other
+  signals, whose row in dim_customer is another, is new or is gone.
+-#}
 {% macro stale_customers() -%}
     select customer_id
-    from {{ touched("customers") }} as touched
+    from {{ touched("buyers") }} as touched
+    union all
+    select unnest(array[customer_id_before, orders.customer_id])
+    from {{ ref("int_touched__orders") }} as touched
+    left join {{ ref("fact_order") }} as orders using (marketplace, order_id)
+    left join (
+        {{ digests_of_orders("extras", ref("int_touched__orders"), {
+            "fact_refund": ref("fact_refund"),
+            "fact_campaign_touch": ref("fact_campaign_touch"),
+        }) }}
+    ) as extras using (marketplace, order_id)
+    where touched.extras_before is distinct from extras.digest
     union all
     select there.customer_id
     from {{ this }} as there
@@ -67,5 +96,8 @@
     select customer_id
     from {{ ref("dim_customer") }} as customers
     full join {{ this }} as there using (customer_id)
-    where customers.n_orders is null or there.n_orders is null
+    where
+        customers.n_orders is null
+        or there.n_orders is null
+        or (customers.region, customers.marketplaces) is distinct from (there.region, there.marketplaces)
 {%- endmacro %}

@@ -71,7 +71,7 @@
     from {{ this }} as there
     where exists (
         select 1
-        from {{ touched("days") }} as touched
+        from {{ touched("sale_days") }} as touched
         where
             touched.marketplace = there.marketplace
             and touched.date_on between there.valid_from - 28 and there.valid_from + 27

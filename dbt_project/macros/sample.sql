@@ -11,8 +11,10 @@
     {%- set from_orders = {
         "orders": "marketplace, order_id",
         "days": "marketplace, ordered_on as date_on",
+        "sale_days": "marketplace, ordered_on as date_on",
         "months": "marketplace, date_trunc('month', ordered_on)::date as month_on",
         "customers": "customer_id",
+        "buyers": "customer_id",
     } -%}
     {%- set begin = built_as_of() ~ " - " ~ env_var("EMPORIUM_DBT_DAYS") | int -%}
     {%- if thing in from_orders -%}

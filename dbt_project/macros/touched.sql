@@ -2,14 +2,16 @@
   The incremental core (docs/decisions/0011): a night reads and writes only what depends on the keys whose raw rows
   changed. Things that can be touched, and the columns that name them:
     orders (marketplace, order_id)   customers (customer_id)      products (marketplace, product_id)
-    days (marketplace, date_on): order days, before and after     months (marketplace, month_on): of those days
+    days (marketplace, date_on): order days, before and after
     session_days (marketplace, session_on)
+  An order that was shipped is touched, but what sums of sales take of it is as it was. Of the orders whose sale is another:
+    sale_days (marketplace, date_on)   months (marketplace, month_on): of those days   buyers (customer_id)
   A model that is built by touched keys:
 
     {{ config(materialized="incremental", incremental_strategy="touched", touched="orders") }}
     select ... from {{ ref("int_orders__current") }} as orders where {{ where_touched("orders", "orders") }}
 
-  Each night the strategy deletes the touched keys from the table and inserts what the model gives for them, so a model
+  Each night the strategy replaces what the table has of the touched keys by what the model gives for them, so a model
   must give, for the touched keys, all that it would give for them without the condition: group, number and join within
   the key. In a full refresh the conditions are `true`.
 -#}
@@ -17,8 +19,10 @@
     {%- set columns = {
         "orders": ["marketplace", "order_id"],
         "customers": ["customer_id"],
+        "buyers": ["customer_id"],
         "products": ["marketplace", "product_id"],
         "days": ["marketplace", "date_on"],
+        "sale_days": ["marketplace", "date_on"],
         "months": ["marketplace", "month_on"],
         "session_days": ["marketplace", "session_on"],
     } -%}
@@ -43,8 +47,11 @@
 -#}
 {% macro touched_keys(thing) -%}
     {%- if is_sampled() -%} {{ return(sampled(thing)) }} {%- endif -%}
+    {%- set conditions = [] -%}
+    {%- if thing in ("orders", "days", "sale_days", "months") -%} {%- do conditions.append(within_lookback()) -%} {%- endif -%}
+    {%- if thing in ("sale_days", "months", "buyers") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
-    {%- if thing in ("orders", "days", "months") %} where {{ within_lookback() }}{% endif %})
+    {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
 
 {#-
@@ -53,7 +60,8 @@
 -#}
 {% macro where_touched(thing, alias=none, columns=none) -%}
     {%- if is_built_by_keys() -%}
-        {%- set named = columns or (["marketplace", "ordered_on"] if thing == "days" else touched_columns(thing)) -%}
+        {%- set of_days = ["marketplace", "ordered_on"] if thing in ("days", "sale_days") -%}
+        {%- set named = columns or of_days or touched_columns(thing) -%}
         ({% for column in named %}{{ alias ~ "." if alias }}{{ column }}{{ ", " if not loop.last }}{% endfor %})
         in {{ touched_keys(thing) }}
     {%- else -%}
@@ -126,7 +134,8 @@
 
 {% macro touched_model(thing) -%}
     {%- do touched_columns(thing) -%}
-    {{ return("int_touched__" ~ ("days" if thing == "months" else thing)) }}
+    {%- set within = {"months": "days", "sale_days": "days", "buyers": "customers"} -%}
+    {{ return("int_touched__" ~ within.get(thing, thing)) }}
 {%- endmacro %}
 
 {#- Whether this run narrows the model to touched keys. A unit test has no `this`, and builds its model whole. -#}
@@ -160,8 +169,8 @@
 {%- endmacro %}
 
 {#-
-  The strategy: delete the touched keys, insert the model's rows for them. `touched_columns` in the config names the
-  key's columns where the table calls them otherwise.
+  The strategy: what the model gives for the touched keys in place of what is there of them. `touched_columns` in the
+  config names the key's columns where the table calls them otherwise.
 -#}
 {% macro get_incremental_touched_sql(arg_dict) -%}
     {%- set thing = config.get("touched") -%}
@@ -170,14 +179,10 @@
     {%- endif -%}
     {%- set names = arg_dict["dest_columns"] | map(attribute="name") | list -%}
     {%- set columns = config.get("touched_columns") or touched_columns(thing) -%}
-    {%- if thing == "days" and "date_on" not in names and not config.get("touched_columns") -%}
+    {%- if thing in ("days", "sale_days") and "date_on" not in names and not config.get("touched_columns") -%}
         {%- set columns = ["marketplace", "ordered_on"] -%}
     {%- endif -%}
-    {{ note_unpublished(arg_dict["target_relation"], columns, thing) }}
-    delete from {{ arg_dict["target_relation"] }}
-    where ({{ columns | join(", ") }}) in {{ touched_keys(thing) }};
-
-    {{ insert_all(arg_dict) }}
+    {{ replace_differing(arg_dict, columns, "(" ~ columns | join(", ") ~ ") in " ~ touched_keys(thing)) }}
 {%- endmacro %}
 
 {% macro insert_all(arg_dict) -%}
@@ -188,22 +193,52 @@
 {%- endmacro %}
 
 {#-
-  Tells the publisher (include/warehouse/marts.py) which rows of a mart this build replaces, in the transaction that
-  does: those whose `columns` are a touched key. The row without a scope says that the mart was built in place, touched
-  or not. A mart that is rebuilt whole is a new table, which the publisher sees.
+  Replace, of the rows of the target that `condition` is true of, those that are not as the model gives them, and tell the
+  publisher (include/warehouse/marts.py) which, in one transaction. Most rows of a touched order, and nearly all of a
+  touched customer, are as they were: to write them again cost the most of a day's build. Rows are told apart by the
+  unique index, none of whose columns is ever null, or else by `columns`, all rows of one key together.
 -#}
-{% macro note_unpublished(target, columns, thing) -%}
+{% macro replace_differing(arg_dict, columns, condition) -%}
+    {%- set target, made = arg_dict["target_relation"], arg_dict["temp_relation"] -%}
+    {%- set names = arg_dict["dest_columns"] | map(attribute="name") | join(", ") -%}
+    {%- set unique = config.get("indexes", []) | selectattr("unique", "defined") | list -%}
+    {%- set key = unique[0]["columns"] if unique else columns -%}
+    {%- set listed = key | join(", ") -%}
+    {%- set digest = "hash_record_extended(row(" ~ names ~ "), 0)" -%}
+    {%- set digest = (digest if unique else "sum(" ~ digest ~ ")") ~ " as digest" -%}
+    {%- set grouped = "" if unique else "group by " ~ listed -%}
+    drop table if exists pg_temp.differing;
+    create temporary table differing on commit drop as
+    select {{ listed }}
+    from (select {{ listed }}, {{ digest }} from {{ target }} where {{ condition }} {{ grouped }}) as there
+    full join (select {{ listed }}, {{ digest }} from {{ made }} {{ grouped }}) as made using ({{ listed }})
+    where there.digest is distinct from made.digest;
+    analyze pg_temp.differing;
+
+    {{ note_differing(target, key) }}
+    delete from {{ target }} as there
+    using pg_temp.differing as differing
+    where {% for column in key %}there.{{ column }} = differing.{{ column }}{{ " and " if not loop.last }}{% endfor %};
+
+    insert into {{ target }} ({{ names }})
+    select {{ names }}
+    from {{ made }} as made
+    inner join pg_temp.differing as differing using ({{ listed }})
+{%- endmacro %}
+
+{#-
+  Tells the publisher of the rows whose keys are in pg_temp.differing. The row without a scope says that the mart was
+  built in place, touched or not. One that is rebuilt whole is a new table, which the publisher sees.
+-#}
+{% macro note_differing(target, key) -%}
     {%- if target.schema == "core" and modules.re.match("(fact|dim|rpt)_", target.identifier) -%}
-    insert into ops.unpublished (mart, scope)
-    select
-        '{{ target.identifier }}',
-        jsonb_build_object(
-            {%- for column in columns %}'{{ column }}', {{ touched_columns(thing)[loop.index0] }}{{ ", " if not loop.last }}
-            {%- endfor -%}
-        )
-    from {{ touched(thing) }} as touched
-    union all
-    select '{{ target.identifier }}', null;
+        insert into ops.unpublished (mart, scope)
+        select
+            '{{ target.identifier }}',
+            jsonb_build_object({% for column in key %}'{{ column }}', {{ column }}{{ ", " if not loop.last }}{% endfor %})
+        from pg_temp.differing
+        union all
+        select '{{ target.identifier }}', null;
     {%- endif -%}
 {%- endmacro %}
 
@@ -253,13 +288,15 @@
 
 {#-
   Select of the orders that ops.touched_work names: by themselves, or by a row of a `tracked` table that was used for
-  them. Those are found in what the last build left: an order that is new names itself.
+  them. Those are found in what the last build left: an order that is new names itself. A rate is no part of what
+  digests of orders: `by_rate` says that one changed.
 -#}
 {% macro orders_of_work() -%}
     {%- set key = {"marketplace": "text", "order_id": "text"} -%}
     select
         sources.marketplace,
-        work.key as order_id
+        work.key as order_id,
+        false as by_rate
     from ops.touched_work as work
     inner join {{ marketplaces_of_sources() }} as sources (source, marketplace) on work.source = sources.source
     where work.thing = 'orders' and work.key <> '*'
@@ -268,7 +305,8 @@
     union
     select
         used.marketplace,
-        used.order_id
+        used.order_id,
+        false as by_rate
     from {{ left_by_last_build("stg_" ~ source_name ~ "__" ~ lookup.used_by, dict(key, **{lookup.column: "text"})) }} as used
     inner join ops.touched_work as work on used.{{ lookup.column }}::text = work.key
     where work.thing = '{{ thing }}' and work.source = '{{ source_name }}'
@@ -283,7 +321,8 @@
     union
     select
         happened.marketplace,
-        happened.order_id
+        happened.order_id,
+        true as by_rate
     from {{ left_by_last_build(name, dict(key, currency="text", **{day: "date"})) }} as happened
     inner join (
         -- With the marketplace, which leads the index.
@@ -300,6 +339,57 @@
             and happened.{{ day }} = rates.rate_on
             and happened.currency = rates.currency
     {%- endfor %}
+{%- endmacro %}
+
+{#-
+  What sums take of an order, by the models that have it: of its sale, and of what comes with it. Column -> type.
+-#}
+{% macro parts_of_order(which) -%}
+    {%- set key = {"marketplace": "text", "order_id": "text"} -%}
+    {{ return({
+        "sale": {
+            "int_orders__current": dict(
+                key, customer_id="text", ordered_on="date", ordered_at="timestamptz", status="text", currency="text"
+            ),
+            "int_order_items__current": dict(
+                key, ordered_on="date", order_item_id="text", product_id="text", vendor_id="text", quantity="integer",
+                item_amount="numeric", freight_amount="numeric", currency="text"
+            ),
+        },
+        "extras": {
+            "fact_refund": dict(key, refund_id="text", kind="text", refund_reporting_amount="numeric"),
+            "fact_campaign_touch": dict(key, touch_id="text"),
+        },
+    }[which]) }}
+{%- endmacro %}
+
+{#-
+  Select of the orders in the relation `keys` with `digest` of those parts; an order that has none is absent. Of a
+  status counts only whether it is a sale. `relations` has the relation of each model; without it the digests are of what
+  the last build left.
+-#}
+{% macro digests_of_orders(which, keys, relations=none) -%}
+    select
+        marketplace,
+        order_id,
+        sum(content) as digest
+    from (
+        {%- for name, columns in parts_of_order(which).items() %}
+        {{ "union all" if not loop.first }}
+        select
+            parts.marketplace,
+            parts.order_id,
+            hash_record_extended(row('{{ name }}'::text
+                {%- for column in columns if column not in ("marketplace", "order_id") -%}
+                , {{ is_sale("parts.status") if column == "status" else "parts." ~ column }}
+                {%- endfor -%}
+            ), 0) as content
+        from (select distinct marketplace, order_id from {{ keys }}) as wanted
+        inner join {{ relations[name] if relations else left_by_last_build(name, columns) }} as parts
+            on wanted.marketplace = parts.marketplace and wanted.order_id = parts.order_id
+        {%- endfor %}
+    ) as contents
+    group by marketplace, order_id
 {%- endmacro %}
 
 {#- Parsing learns that the model comes after the tables that a source's YAML names under `lookups`. -#}
@@ -344,7 +434,7 @@
     {%- set by = thing or (node.config.get("touched") if node) -%}
     {%- if execute and by and flags.WHICH == "build" and not flags.FULL_REFRESH -%}
         {%- set columns = node.config.get("touched_columns") if node else none -%}
-        {%- if not columns and by == "days" and "date_on" not in (node.columns if node else {}) -%}
+        {%- if not columns and by in ("days", "sale_days") and "date_on" not in (node.columns if node else {}) -%}
             {%- set columns = ["marketplace", "ordered_on"] -%}
         {%- endif -%}
         (select * from {{ tested }} as tested where ({{ (columns or touched_columns(by)) | join(", ") }}) in {{ touched_keys(by) }})

@@ -1,7 +1,7 @@
 -- A customer's first month decides the cohort: all months of a touched customer are made anew.
 {{ config(
     materialized="incremental",
-    touched="customers",
+    touched="buyers",
     indexes=[
         {"columns": ["customer_id", "month_on", "marketplace"], "unique": true},
         {"columns": ["month_on"]},
@@ -23,7 +23,7 @@ with orders as (
     where
         orders.customer_id is not null
         and {{ is_sale("orders.status") }}
-        and {{ where_touched("customers", "orders") }}
+        and {{ where_touched("buyers", "orders") }}
     group by orders.marketplace, orders.customer_id, orders.order_id, orders.ordered_on
 ),
 

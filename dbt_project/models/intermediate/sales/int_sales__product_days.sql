@@ -1,7 +1,7 @@
 -- What larger aggregates are made of: 10 million items are some 3 million rows here.
 {{ config(
     materialized="incremental",
-    touched="days",
+    touched="sale_days",
     indexes=[
         {"columns": ["product_id", "ordered_on", "marketplace", "vendor_id", "currency"], "unique": true},
         {"columns": ["ordered_on", "marketplace"]},
@@ -21,7 +21,7 @@ with days as (
         coalesce(sum(item_amount) filter (where is_sale), 0) as item_amount,
         sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount
     from {{ ref("int_sales__items") }}
-    where {{ where_touched("days") }}
+    where {{ where_touched("sale_days") }}
     group by marketplace, product_id, coalesce(vendor_id, ''), currency, ordered_on
 )
 

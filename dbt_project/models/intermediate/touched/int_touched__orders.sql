@@ -63,24 +63,36 @@ touched as (
     select
         marketplace,
         order_id,
-        null::integer as days_back
+        null::integer as days_back,
+        bool_or(by_rate) as is_incomparable
     from changed
+    group by marketplace, order_id
     union all
     select
         orders.marketplace,
         orders.order_id,
-        days.days_back
+        days.days_back,
+        true as is_incomparable
     from days
     inner join orders on days.marketplace = orders.marketplace and days.ordered_on = orders.ordered_on
 ),
 
-before as (
+sales as (
+    {{ digests_of_orders("sale", "touched") }}
+),
+
+extras as (
+    {{ digests_of_orders("extras", "touched") }}
+),
+
+places as (
     select
         touched.marketplace,
         touched.order_id,
         orders.ordered_on as ordered_on_before,
         orders.customer_id as customer_id_before,
-        touched.days_back
+        touched.days_back,
+        touched.is_incomparable
     from touched
     left join orders on touched.marketplace = orders.marketplace and touched.order_id = orders.order_id
     union all
@@ -90,19 +102,32 @@ before as (
         touched.order_id,
         items.ordered_on as ordered_on_before,
         null as customer_id_before,
-        touched.days_back
+        touched.days_back,
+        touched.is_incomparable
     from touched
     inner join items on touched.marketplace = items.marketplace and touched.order_id = items.order_id
+),
+
+before as (
+    select
+        places.marketplace,
+        places.order_id,
+        places.ordered_on_before,
+        places.customer_id_before,
+        places.days_back,
+        places.is_incomparable,
+        sales.digest as sale_before,
+        extras.digest as extras_before
+    from places
+    left join sales on places.marketplace = sales.marketplace and places.order_id = sales.order_id
+    left join extras on places.marketplace = extras.marketplace and places.order_id = extras.order_id
 )
 
 select *
 from before
 except
-select
-    marketplace,
-    order_id,
-    ordered_on_before,
-    customer_id_before,
-    days_back
-from {{ this if is_incremental() else "before" }}
-where {{ "true" if is_incremental() else "false" }}
+select told.*
+from {{ left_by_last_build("int_touched__orders", {
+    "marketplace": "text", "order_id": "text", "ordered_on_before": "date", "customer_id_before": "text",
+    "days_back": "integer", "is_incomparable": "boolean", "sale_before": "numeric", "extras_before": "numeric",
+}) }} as told

@@ -1,6 +1,8 @@
 {{ config(
     materialized="incremental",
-    touched="customers",
+    incremental_strategy="stale",
+    stale=["customer_id"],
+    pre_hook="{{ find_stale(['customer_id'], stale_buyers()) }}",
     indexes=[{"columns": ["customer_id"], "unique": true}],
 ) }}
 
@@ -14,15 +16,15 @@ with orders as (
         (array_agg(marketplace order by ordered_at desc, marketplace asc, order_id asc))[1] as last_marketplace,
         string_agg(distinct marketplace, ', ' order by marketplace) as marketplaces,
         count(distinct marketplace)::integer as n_marketplaces
-    from {{ ref("int_orders__current") }}
-    where customer_id is not null and {{ where_touched("customers") }}
+    from {{ ref("int_orders__current") }} as orders
+    where orders.customer_id is not null and {{ where_stale(["customer_id"], "orders") }}
     group by customer_id
 ),
 
 customers as (
-    select *
-    from {{ ref("int_customers__current") }}
-    where {{ where_touched("customers") }}
+    select every_customer.*
+    from {{ ref("int_customers__current") }} as every_customer
+    where {{ where_stale(["customer_id"], "every_customer") }}
 )
 
 select

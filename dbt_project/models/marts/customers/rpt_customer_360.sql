@@ -12,26 +12,37 @@ with customers as (
     where {{ where_stale(["customer_id"], "every_customer") }}
 ),
 
-orders as (
+their_orders as materialized (
+    -- Once, and not by each of what follows.
     select
+        orders.marketplace,
+        orders.order_id,
         orders.customer_id,
-        min({{ month_of("orders.ordered_on") }}) filter (where {{ is_sale("orders.status") }}) as cohort_month,
-        (count(*) filter (where not {{ is_sale("orders.status") }}))::integer as n_canceled_orders,
-        sum(orders.item_reporting_amount) filter (where {{ is_sale("orders.status") }}) as item_reporting_amount
+        orders.ordered_on,
+        orders.item_reporting_amount,
+        {{ is_sale("orders.status") }} as is_sale
     from customers
     inner join {{ ref("fact_order") }} as orders on customers.customer_id = orders.customer_id
-    group by orders.customer_id
+),
+
+orders as (
+    select
+        customer_id,
+        min({{ month_of("ordered_on") }}) filter (where is_sale) as cohort_month,
+        (count(*) filter (where not is_sale))::integer as n_canceled_orders,
+        sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount
+    from their_orders
+    group by customer_id
 ),
 
 items as (
     select
         orders.customer_id,
         count(distinct items.marketplace || ' ' || items.product_id)::integer as n_products
-    from customers
-    inner join {{ ref("fact_order") }} as orders on customers.customer_id = orders.customer_id
+    from their_orders as orders
     inner join {{ ref("fact_order_item") }} as items
         on orders.marketplace = items.marketplace and orders.order_id = items.order_id
-    where {{ is_sale("orders.status") }}
+    where orders.is_sale
     group by orders.customer_id
 ),
 
@@ -40,8 +51,7 @@ refunds as (
         orders.customer_id,
         (count(*) filter (where refunds.kind = 'return'))::integer as n_returns,
         sum(refunds.refund_reporting_amount) filter (where refunds.kind <> 'cancellation') as refund_reporting_amount
-    from customers
-    inner join {{ ref("fact_order") }} as orders on customers.customer_id = orders.customer_id
+    from their_orders as orders
     inner join {{ ref("fact_refund") }} as refunds
         on orders.marketplace = refunds.marketplace and orders.order_id = refunds.order_id
     group by orders.customer_id
@@ -51,8 +61,7 @@ coupons as (
     select
         orders.customer_id,
         count(*)::integer as n_coupons
-    from customers
-    inner join {{ ref("fact_order") }} as orders on customers.customer_id = orders.customer_id
+    from their_orders as orders
     inner join {{ ref("fact_campaign_touch") }} as touches
         on orders.marketplace = touches.marketplace and orders.order_id = touches.order_id
     where touches.kind = 'coupon'

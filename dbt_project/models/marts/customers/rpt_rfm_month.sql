@@ -130,3 +130,5 @@ select
 from segments
 left join month_before
     on segments.customer_id = month_before.customer_id and segments.month_on = month_before.month_on
+-- A night reads two months of it: they are then a few pages next to each other, not a row of each page.
+order by segments.month_on

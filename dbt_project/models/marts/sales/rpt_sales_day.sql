@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="days",
+    touched="sale_days",
     indexes=[
         {"columns": ["date_on", "marketplace", "vendor_id", "category", "currency"], "unique": true},
         {"columns": ["marketplace", "vendor_id", "date_on"]},
@@ -30,7 +30,7 @@ with orders as (
         of="items",
         name="categories"
     ) }}
-    where items.is_sale and {{ where_touched("days", "items") }}
+    where items.is_sale and {{ where_touched("sale_days", "items") }}
     group by
         items.marketplace,
         items.order_id,
