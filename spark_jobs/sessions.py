@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import date
 
 import psycopg
-import pyarrow as pa
 from deltalake import DeltaTable
 from psycopg import sql
 from pyspark.errors import PySparkException
@@ -124,9 +123,11 @@ def build(spark: SparkSession, source: Source, first: date, last: date) -> Itera
         with connect("loader") as conn:
             lock(conn, source)
             range_of_days = list(days(first, last))
-            refuse_unjudged(conn, source, range_of_days)
             counts = {day: n for (one, day), (n, _) in landed(conn, source, range_of_days).items() if one == name}
+            # Before anything is written all of the days, then those of the chunk: they may have been landed anew.
+            is_first = done is None
             done = _last_of_chunk(counts)
+            refuse_unjudged(conn, source, range_of_days if is_first else list(days(first, done)))
             n_rows = sum(counts[day] for day in days(first, done))
             yield _build_chunk(spark, conn, source, name, entity, first, done, n_rows)
         # Only now do both show it: a kill before this makes these visitor-days anew.
@@ -395,10 +396,8 @@ def _copy(conn: psycopg.Connection, source: Source) -> int:
     table = sql.Identifier(source.raw_schema, "sessions")
     names = list(SESSIONS)
     conn.execute(sql.SQL("create temp table staged on commit drop as select * from {} with no data").format(table))
-    dataset = DeltaTable(staged_uri(source.source)).to_pyarrow_dataset()
-    # The defaults read ahead sixteen batches of four files.
-    for batch in dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1):
-        copy_table(conn, "staged", pa.Table.from_batches([batch]))
+    for rows in lake.scan(DeltaTable(staged_uri(source.source)), [], names):
+        copy_table(conn, "staged", rows)
     conn.execute("analyze staged")
     conn.execute(
         sql.SQL(

@@ -55,7 +55,7 @@ from spark_jobs.versions import spark_uri
 TRIGGER_BYTES = 2 * 2**30
 """What one micro-batch takes: it streams through, so this bounds what a killed run does again, not memory."""
 
-MANY_BROKEN = 20_000
+MANY_BROKEN = 5_000
 """Lines that are no rows whose text is held at once."""
 
 LONE_SURROGATE = (

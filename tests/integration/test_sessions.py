@@ -299,6 +299,33 @@ def test_nothing_is_built_of_a_day_that_the_gate_stopped(spark: SparkSession) ->
     assert not lake.exists(sessions.events_uri())
 
 
+def test_a_day_that_the_gate_stopped_stops_the_chunks_before_it_too(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ROWS_PER_CHUNK", 1)
+    for day in DAYS:
+        at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+        arrive(day, [click("1", "v", at)], is_fine=day != DAYS[2])
+    with pytest.raises(RuntimeError, match=r"raw gate stopped clicks\.events of 2025-02-01"):
+        build(spark, DAYS[0], DAYS[2])
+    assert not lake.exists(sessions.events_uri())
+
+
+def test_a_day_that_is_landed_again_between_two_chunks_is_not_built(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ROWS_PER_CHUNK", 1)
+    at = {day: datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in DAYS[:2]}
+    for day in DAYS[:2]:
+        arrive(day, [click("1", "v", at[day])])
+    chunks = sessions.build(spark, load_source("clicks"), DAYS[0], DAYS[1])
+    assert next(chunks).n_loaded == 1
+    arrive(DAYS[1], [click("2", "v", at[DAYS[1]])], is_fine=False)
+    with pytest.raises(RuntimeError, match=r"raw gate stopped clicks\.events of 2025-01-31"):
+        list(chunks)
+    assert [row["known_on"] for row in in_lake("events")] == [DAYS[0]]
+
+
 def test_an_event_without_a_time_is_an_error_that_names_its_line(spark: SparkSession) -> None:
     arrive(DAYS[0], [click("1", "v", datetime(2025, 1, 30, 12, tzinfo=UTC)) | {"at": "yesterday"}])
     with pytest.raises(Exception, match="event_at is null in f:1"):
