@@ -300,6 +300,87 @@ def test_any_order_of_arrival_gives_what_a_full_refresh_gives(world: World, caps
     assert differences(tables) == {}
 
 
+def outlet_order(n: int) -> dict[str, dict]:
+    """An order of demo_outlet on a day, and of a customer, of its own: its rows by entity."""
+    source = load_source("demo_outlet")
+    ordered = datetime(2024, 1, 1 + n, 12, tzinfo=UTC)
+    told = {"order_id": f"s{n}", "updated_at": ordered, "known_at": ordered, "partition_on": date(2024, 6, 1),
+            "_file": "f", "_line": n, "_deleted": False}  # fmt: skip
+    own = {
+        "orders": {"customer_email": f"s{n}", "customer_region": "US-CA", "ordered_at": ordered, "status": "approved",
+                   "currency": "USD"},
+        "order_items": {"line": 1, "sku": "p", "vendor_code": "v", "quantity": 2, "unit_price": 10, "freight": 1},
+    }  # fmt: skip
+    return {name: dict.fromkeys(source.entities[name].columns) | told | row for name, row in own.items()}
+
+
+def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
+    """Each order alone could touch its day and its customer: what no digest holds would be missing from their sums."""
+    changes: list[tuple[str, str, Any]] = [
+        ("order_items", "unit_price", 11),
+        ("order_items", "quantity", 3),
+        ("order_items", "freight", 2),
+        ("order_items", "sku", "q"),
+        ("order_items", "vendor_code", "w"),
+        ("orders", "status", "canceled"),
+        ("orders", "customer_email", "s99"),
+        ("orders", "ordered_at", datetime(2024, 2, 29, 12, tzinfo=UTC)),
+        ("orders", "currency", "BRL"),
+        ("orders", "_deleted", True),
+        ("orders", "customer_region", "US-NY"),
+        ("orders", "status", "shipped"),
+    ]
+    n_sales = len(changes) - 2
+    n_orders = len(changes) + 1
+    orders = {n: outlet_order(n) for n in range(n_orders)}
+    [shop_order] = rows(
+        "select order_id, customer_id from core.fact_order where marketplace = 'demo_shop' and customer_id is not null "
+        "order by ordered_on, order_id limit 1"
+    )
+
+    def load(conn: psycopg.Connection) -> None:
+        found: dict[str, dict[tuple, dict]] = {}
+        for order in orders.values():
+            for name, row in order.items():
+                key = tuple(row[one] for one in load_source("demo_outlet").entities[name].key)
+                found.setdefault(name, {})[key] = row
+        world.said["demo_outlet", date(2024, 6, 1)] = {-1: found}
+        world.load(conn, "demo_outlet", date(2024, 6, 1))
+
+    with connect("loader") as conn:
+        load(conn)
+    build()
+    for n, (name, column, value_now) in enumerate(changes):
+        orders[n][name][column] = value_now
+    refund = dict.fromkeys(load_source("demo_outlet").entities["refunds"].columns) | orders[n_orders - 1]["orders"]
+    orders[n_orders - 1]["refunds"] = refund | {
+        "refund_id": "sr", "line": 1, "sku": "p", "quantity": 1, "amount": 5,
+        "refunded_at": datetime(2024, 1, 20, tzinfo=UTC),
+    }  # fmt: skip
+    coupon = {"coupon_history_id": 1, "order_id": int(shop_order[0]), "amount": -1, "code": "c", "name": "spring",
+              "date_added": at(date(2024, 6, 1), random.Random(1))}  # fmt: skip
+    known = {one: orders[0]["orders"][one] for one in ("known_at", "partition_on", "_file", "_line", "_deleted")}
+    with connect("loader") as conn:
+        load(conn)
+        conn.commit()
+        world.said["demo_shop", date(2024, 6, 1)] = {-1: {"oc_coupon_history": {(1,): coupon | known}}}
+        world.load(conn, "demo_shop", date(2024, 6, 1))
+    assert dbt.run("build", MODELS) == 0
+    touched_customers = dict(
+        rows("select customer_id, is_other_sale from intermediate.int_touched__customers where customer_id ~ '^s[0-9]'")
+    )
+    assert touched_customers == {f"s{n}": n < n_sales for n in [*range(n_orders), 99]} | {"s99": True}
+    with connect("transformer") as conn:
+        work.done(conn, dbt.fingerprint(drift.staged(conn)))
+    tables = built_tables()
+    keep(tables)
+    build("--full-refresh")
+    assert differences(tables) == {}
+    # The coupon and the refund are no sale, and of a customer's report nonetheless.
+    assert rows(f"select n_coupons > 0 from core.rpt_customer_360 where customer_id = '{shop_order[1]}'") == [(True,)]
+    assert rows(f"select n_returns from core.rpt_customer_360 where customer_id = 's{n_orders - 1}'") == [(1,)]
+
+
 def test_no_column_of_a_unique_index_is_null(world: World) -> None:
     """By these columns a build tells which rows differ (replace_differing): null equals nothing."""
     found = rows(
