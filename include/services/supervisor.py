@@ -260,8 +260,8 @@ def _start_supervisord(env: dict[str, str]) -> None:
     path = _folder() / "supervisord.conf"
     path.touch(mode=0o600)
     path.write_text(config())
-    with contextlib.suppress(FileNotFoundError):
-        _socket().unlink()
+    _make_socket_folder()
+    _socket().unlink(missing_ok=True)
     # It becomes a daemon in a session of its own: neither the shell's end nor Ctrl-C reaches it.
     done = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)],
@@ -306,6 +306,9 @@ def _stop_everything() -> int:
     for name in ("supervisord.pid", "fingerprint"):
         (_folder() / name).unlink(missing_ok=True)
     _socket().unlink(missing_ok=True)
+    if _socket().parent != _folder():
+        with contextlib.suppress(FileNotFoundError):
+            _socket().parent.rmdir()
     return ended
 
 
@@ -491,17 +494,27 @@ def _folder() -> Path:
 
 
 def _socket() -> Path:
-    """The control socket: in the home, or in a short private folder where the home's path is too long."""
+    """The control socket: in the home, or in a short private folder where the home's path is too long.
+
+    ``_make_socket_folder`` makes the folder, the end of the services removes it. ``RuntimeError`` where it is not ours.
+    """
     inside = _folder() / "supervisor.sock"
     if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
         return inside
     digest = hashlib.sha256(os.fsencode(settings().home)).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"emporium-{os.geteuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    stat = folder.lstat()
-    if folder.is_symlink() or stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
-        raise RuntimeError(f"{folder} belongs to someone else: remove it, or set EMPORIUM_HOME to a shorter path.")
+    with contextlib.suppress(FileNotFoundError):
+        stat = folder.lstat()
+        if folder.is_symlink() or stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+            raise RuntimeError(f"{folder} belongs to someone else: remove it, or set EMPORIUM_HOME to a shorter path.")
     return folder / "supervisor.sock"
+
+
+def _make_socket_folder() -> None:
+    """Make the folder of the control socket; ``RuntimeError`` where it is someone else's."""
+    _socket().parent.mkdir(mode=0o700, exist_ok=True)
+    # Who made it is looked at again: it may have been another one, in between.
+    _socket()
 
 
 @contextlib.contextmanager

@@ -87,8 +87,16 @@ def test_a_long_home_gets_a_short_private_socket(tmp_path, home, monkeypatch):
     settings.cache_clear()
     path = supervisor._socket()
     assert len(str(path)) <= supervisor.SOCKET_PATH_LIMIT
+    assert not path.parent.exists()
+    supervisor._make_socket_folder()
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    path.parent.rmdir()
+    path.parent.chmod(0o755)
+    with pytest.raises(RuntimeError, match="belongs to someone else"):
+        supervisor._socket()
+    supervisor._folder().mkdir(parents=True)
+    path.parent.chmod(0o700)
+    supervisor._stop_everything()
+    assert not path.parent.exists()
 
 
 def test_a_changed_setting_changes_the_fingerprint_and_a_changed_terminal_does_not(home, monkeypatch):
