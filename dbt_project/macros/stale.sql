@@ -16,9 +16,9 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Condition that a row is of a stale part; `true` where the model is built whole. -#}
+{#- Condition that a row is of a stale part; `true` where the model is built whole. A unit test has no `this`. -#}
 {% macro where_stale(columns, alias) -%}
-    {%- if is_incremental() -%}
+    {%- if this is not none and is_incremental() -%}
         ({{ alias }}.{{ columns | join(", " ~ alias ~ ".") }}) in (select {{ columns | join(", ") }} from pg_temp.stale)
     {%- else -%}
         true
