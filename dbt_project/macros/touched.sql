@@ -32,6 +32,12 @@
     {{ return(columns[thing]) }}
 {%- endmacro %}
 
+{#- The columns by which a table with the columns `names` has them: a day is `date_on`, or else that of its orders. -#}
+{% macro columns_in(thing, names) -%}
+    {%- set is_of_orders = thing in ("days", "sale_days") and "date_on" not in names -%}
+    {{ return(["marketplace", "ordered_on"] if is_of_orders else touched_columns(thing)) }}
+{%- endmacro %}
+
 {#-
   Select of the touched keys, to read from: `from {{ touched("days") }} as touched`. Columns as above; no key twice.
   Empty after a green build.
@@ -60,8 +66,7 @@
 -#}
 {% macro where_touched(thing, alias=none, columns=none) -%}
     {%- if is_built_by_keys() -%}
-        {%- set of_days = ["marketplace", "ordered_on"] if thing in ("days", "sale_days") -%}
-        {%- set named = columns or of_days or touched_columns(thing) -%}
+        {%- set named = columns or columns_in(thing, []) -%}
         ({% for column in named %}{{ alias ~ "." if alias }}{{ column }}{{ ", " if not loop.last }}{% endfor %})
         in {{ touched_keys(thing) }}
     {%- else -%}
@@ -178,10 +183,7 @@
         {{ exceptions.raise_compiler_error("the strategy `touched` needs the config touched: orders, days, ...") }}
     {%- endif -%}
     {%- set names = arg_dict["dest_columns"] | map(attribute="name") | list -%}
-    {%- set columns = config.get("touched_columns") or touched_columns(thing) -%}
-    {%- if thing in ("days", "sale_days") and "date_on" not in names and not config.get("touched_columns") -%}
-        {%- set columns = ["marketplace", "ordered_on"] -%}
-    {%- endif -%}
+    {%- set columns = config.get("touched_columns") or columns_in(thing, names) -%}
     {{ replace_differing(arg_dict, columns, "(" ~ columns | join(", ") ~ ") in " ~ touched_keys(thing)) }}
 {%- endmacro %}
 
@@ -434,10 +436,8 @@
     {%- set by = thing or (node.config.get("touched") if node) -%}
     {%- if execute and by and flags.WHICH == "build" and not flags.FULL_REFRESH -%}
         {%- set columns = node.config.get("touched_columns") if node else none -%}
-        {%- if not columns and by in ("days", "sale_days") and "date_on" not in (node.columns if node else {}) -%}
-            {%- set columns = ["marketplace", "ordered_on"] -%}
-        {%- endif -%}
-        (select * from {{ tested }} as tested where ({{ (columns or touched_columns(by)) | join(", ") }}) in {{ touched_keys(by) }})
+        {%- set columns = columns or columns_in(by, node.columns if node else []) -%}
+        (select * from {{ tested }} as tested where ({{ columns | join(", ") }}) in {{ touched_keys(by) }})
     {%- else -%}
         {{ tested }}
     {%- endif -%}
