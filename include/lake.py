@@ -14,13 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
-from pyarrow.dataset import ParquetReadOptions
+from pyarrow.dataset import ParquetFragmentScanOptions, ParquetReadOptions
 from pyarrow.parquet import filters_to_expression
 
 from include.settings import settings
 
 BATCH_ROWS = 65_536
 """Rows that a scan yields at once, at most."""
+
+STREAMED = ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=2**20)
+"""By default Arrow reads all columns of a row group at once: most of what a scan weighs."""
 
 STATISTICS = "delta.dataSkippingStatsColumns"
 
@@ -139,6 +142,7 @@ def scan(
             batch_readahead=1,
             use_threads=False,
             cache_metadata=False,
+            fragment_scan_options=STREAMED,
         ):
             if batch.num_rows:
                 yield pa.Table.from_batches([batch])

@@ -57,6 +57,8 @@ def session(app: str, *, is_long: bool = False) -> SparkSession:
     # Before the JVM starts: Java's own default zone is read once.
     os.environ["TZ"] = "UTC"
     time.tzset()
+    # Of the JVM that starts now and of its workers: by default glibc keeps freed memory for each of some eight threads.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     builder = SparkSession.builder.master(cfg.spark_master).appName(app)
     for key, value in (QUERY_CONF | _engine_conf(cfg.spark_master, is_long)).items():
         builder = builder.config(key, value)
