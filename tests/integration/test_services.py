@@ -85,6 +85,25 @@ def test_postgres_killed_with_its_rows_comes_back_with_them(home):
     postgres.stop()  # and stopping a stopped one is fine
 
 
+def test_the_first_reader_of_a_new_table_does_not_write_it_to_the_log(warehouse):
+    with connect(autocommit=True) as conn:
+        conn.execute(
+            "create table public.unread as select n, md5(n::text) as text from generate_series(1, 100000) as n"
+        )
+        [before] = conn.execute("select pg_current_wal_insert_lsn()").fetchone()
+        conn.execute("select count(*) from public.unread")
+        [logged] = conn.execute("select pg_current_wal_insert_lsn() - %s", (before,)).fetchone()
+        [size] = conn.execute("select pg_relation_size('public.unread')").fetchone()
+        conn.execute("drop table public.unread")
+        assert logged < size / 100
+        # Text in the order of code points, compared byte by byte.
+        [provider] = conn.execute(
+            "select datlocprovider from pg_database where datname = current_database()"
+        ).fetchone()
+        assert provider == "b"
+        assert conn.execute("select 'Z' < 'a', 'z' < 'é', 'demo_outlet' < 'demo_shop'").fetchone() == (True, True, True)
+
+
 def test_postgres_on_another_homes_port_is_not_taken_for_ours(home, warehouse, monkeypatch):
     """``warehouse`` comes second, yet the settings stay those of ``home``."""
     monkeypatch.setenv("EMPORIUM_HOME", str(warehouse))
