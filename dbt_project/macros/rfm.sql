@@ -29,6 +29,53 @@
     where there.month_on is null or every_month.month_on is null
 {%- endmacro %}
 
+{#-
+  What customers bought, as far as it decides the months that the report makes anew (the CTE `months` of the model). A new
+  month is made of what everybody bought. In the others whoever has no other sale stays as they are (rfm_kept): the sums
+  of twelve months of everybody cost more than their quintiles.
+-#}
+{% macro rfm_activity() -%}
+    select bought.*
+    from {{ ref("int_customers__months") }} as bought
+    where
+        {{ is_any_month_new() }}
+        {%- if is_incremental() %}
+    -- Not by `or`, for which every row would be read.
+    union all
+    select bought.*
+    from {{ ref("int_customers__months") }} as bought
+    where not {{ is_any_month_new() }} and {{ where_touched("buyers", "bought") }}
+        {%- endif %}
+{%- endmacro %}
+
+{#- Rows of the report, in the months that it makes anew, of customers whose sums are as they were. -#}
+{% macro rfm_kept() -%}
+    {%- if is_incremental() -%}
+        select
+            there.customer_id,
+            there.month_on,
+            there.recency_days,
+            there.n_orders,
+            there.item_reporting_amount
+        from {{ this }} as there
+        inner join months on there.month_on = months.month_on
+        where not {{ is_any_month_new() }} and not {{ where_touched("buyers", "there") }}
+    {%- else -%}
+        select
+            customer_id,
+            month_on,
+            null::integer as recency_days,
+            n_orders,
+            item_reporting_amount
+        from {{ ref("int_customers__months") }}
+        where false
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro is_any_month_new() -%}
+    exists (select from months where months.is_new)
+{%- endmacro %}
+
 {#- The months that a table has rows of, by one look into its index for each. -#}
 {% macro months_of(relation) -%}
     with recursive months as (

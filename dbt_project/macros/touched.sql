@@ -5,7 +5,8 @@
     days (marketplace, date_on): order days, before and after
     session_days (marketplace, session_on)
   An order that was shipped is touched, but what sums of sales take of it is as it was. Of the orders whose sale is another:
-    sale_days (marketplace, date_on)   months (marketplace, month_on): of those days   buyers (customer_id)
+    sale_days (marketplace, date_on)   months (marketplace, month_on): of those days
+    buyers (customer_id)   buyer_months (customer_id, month_on): of what they bought, before and after
   A model that is built by touched keys:
 
     {{ config(materialized="incremental", incremental_strategy="touched", touched="orders") }}
@@ -20,6 +21,7 @@
         "orders": ["marketplace", "order_id"],
         "customers": ["customer_id"],
         "buyers": ["customer_id"],
+        "buyer_months": ["customer_id", "month_on"],
         "products": ["marketplace", "product_id"],
         "days": ["marketplace", "date_on"],
         "sale_days": ["marketplace", "date_on"],
@@ -55,7 +57,7 @@
     {%- if is_sampled() -%} {{ return(sampled(thing)) }} {%- endif -%}
     {%- set conditions = [] -%}
     {%- if thing in ("orders", "days", "sale_days", "months") -%} {%- do conditions.append(within_lookback()) -%} {%- endif -%}
-    {%- if thing in ("sale_days", "months", "buyers") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
+    {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
@@ -139,7 +141,7 @@
 
 {% macro touched_model(thing) -%}
     {%- do touched_columns(thing) -%}
-    {%- set within = {"months": "days", "sale_days": "days", "buyers": "customers"} -%}
+    {%- set within = {"months": "days", "sale_days": "days", "buyer_months": "buyers"} -%}
     {{ return("int_touched__" ~ within.get(thing, thing)) }}
 {%- endmacro %}
 

@@ -96,6 +96,21 @@ def touched(thing: str) -> str:
     return f"int_touched__{thing}"
 
 
+def touched_keys(thing: str) -> str:
+    """A relation."""
+    return f"int_touched__{thing}"
+
+
+def rfm_activity() -> str:
+    """A select as any other."""
+    return "select *\n    from int_customers__months"
+
+
+def rfm_kept() -> str:
+    """A select as any other."""
+    return "select *\n    from rpt_rfm_month"
+
+
 def reporting(amount: str, rate: str) -> str:
     """A column like any other."""
     return f"({amount} * {rate})"

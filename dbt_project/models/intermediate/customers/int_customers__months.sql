@@ -1,4 +1,5 @@
--- A customer's first month decides the cohort: all months of a touched customer are made anew.
+-- A customer's first month decides the cohort: all months of a buyer are made anew. Those that have no other sale are
+-- taken as they are.
 {{ config(
     materialized="incremental",
     touched="buyers",
@@ -8,6 +9,9 @@
     ],
 ) }}
 
+{#- Named outside the condition, so that parsing sees what comes first. -#}
+{%- set buyer_months = touched_keys("buyer_months") %}
+
 with orders as (
     select
         orders.marketplace,
@@ -16,6 +20,13 @@ with orders as (
         orders.ordered_on,
         coalesce(sum({{ reporting("items.item_amount", "rates.rate") }}), 0) as item_reporting_amount
     from {{ ref("int_orders__current") }} as orders
+    {% if is_incremental() -%}
+        inner join {{ buyer_months }} as touched
+            on
+                orders.customer_id = touched.customer_id
+                and orders.ordered_on >= touched.month_on
+                and orders.ordered_on < {{ months_after("touched.month_on", 1) }}
+    {%- endif %}
     left join {{ ref("int_order_items__current") }} as items
         on orders.marketplace = items.marketplace and orders.order_id = items.order_id
     left join {{ ref("int_currency__rates") }} as rates
@@ -38,6 +49,21 @@ months as (
         max(ordered_on) as last_order_on
     from orders
     group by marketplace, customer_id, {{ month_of("ordered_on") }}
+    {% if is_incremental() -%}
+        union all
+        select
+            there.marketplace,
+            there.customer_id,
+            there.month_on,
+            there.n_orders,
+            there.item_reporting_amount,
+            there.first_order_on,
+            there.last_order_on
+        from {{ this }} as there
+        left join {{ buyer_months }} as touched
+            on there.customer_id = touched.customer_id and there.month_on = touched.month_on
+        where touched.customer_id is null and {{ where_touched("buyers", "there") }}
+    {%- endif %}
 )
 
 select

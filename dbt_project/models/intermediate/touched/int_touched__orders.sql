@@ -72,7 +72,7 @@ touched as (
         orders.marketplace,
         orders.order_id,
         days.days_back,
-        true as is_incomparable
+        false as is_incomparable
     from days
     inner join orders on days.marketplace = orders.marketplace and days.ordered_on = orders.ordered_on
 ),

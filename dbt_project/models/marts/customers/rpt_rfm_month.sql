@@ -9,9 +9,22 @@
 ) }}
 
 with months as (
-    select month_on
+    select
+        every_month.month_on,
+        {{ "there.month_on is null" if is_incremental() else "true" }} as is_new
     from ({{ rfm_months() }}) as every_month
+    {% if is_incremental() -%}
+        left join ({{ months_of(this) }}) as there on every_month.month_on = there.month_on
+    {%- endif %}
     where {{ where_stale(["month_on"], "every_month") }}
+),
+
+activity as (
+    {{ rfm_activity() }}
+),
+
+kept as (
+    {{ rfm_kept() }}
 ),
 
 active as (
@@ -22,11 +35,20 @@ active as (
         sum(activity.n_orders)::integer as n_orders,
         sum(activity.item_reporting_amount) as item_reporting_amount
     from months
-    inner join {{ ref("int_customers__months") }} as activity
+    inner join activity
         on
             months.month_on >= activity.month_on
             and {{ months_after("months.month_on", -12) }} < activity.month_on
     group by months.month_on, activity.customer_id
+    union all
+    select
+        month_on,
+        customer_id,
+        {{ months_after("month_on", 1) }} - 1 - recency_days as last_order_on,
+        n_orders,
+        item_reporting_amount
+    from kept
+    where recency_days is not null
 ),
 
 scored as (
@@ -51,13 +73,16 @@ lapsed as (
         months.month_on,
         activity.customer_id
     from months
-    inner join {{ ref("int_customers__months") }} as activity
-        on {{ months_after("months.month_on", -12) }} = activity.month_on
-    where not exists (
-        select 1
-        from active
-        where active.month_on = months.month_on and active.customer_id = activity.customer_id
-    )
+    inner join activity on {{ months_after("months.month_on", -12) }} = activity.month_on
+    left join active
+        on months.month_on = active.month_on and activity.customer_id = active.customer_id
+    where active.customer_id is null
+    union all
+    select
+        month_on,
+        customer_id
+    from kept
+    where recency_days is null
 ),
 
 segments as (
@@ -130,5 +155,7 @@ select
 from segments
 left join month_before
     on segments.customer_id = month_before.customer_id and segments.month_on = month_before.month_on
--- A night reads two months of it: they are then a few pages next to each other, not a row of each page.
-order by segments.month_on
+{% if not is_incremental() -%}
+    -- A night reads two months of it: they are then a few pages next to each other, not a row of each page.
+    order by segments.month_on
+{%- endif %}

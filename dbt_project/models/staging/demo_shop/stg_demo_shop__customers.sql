@@ -15,3 +15,5 @@ select
     partition_on as known_on
 from {{ raw("demo_shop", "oc_order", "orders") }} as oc_order
 where order_status_id <> 0 and email is not null and _deleted is not true
+-- Read by customers, each of whom has a row for each order: they lie next to each other.
+order by customer_id

@@ -15,3 +15,5 @@ select
     partition_on as known_on
 from {{ raw("marketplace_api", "orders", "orders") }} as orders
 where customer_email is not null and not _deleted
+-- Read by customers, each of whom has a row for each order: they lie next to each other.
+order by customer_id
