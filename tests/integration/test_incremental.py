@@ -358,9 +358,16 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
                       "date_added": shop_order["date_added"]}  # fmt: skip
     newest = shop_order | {"order_id": 998, "email": "newest", "date_added": datetime(2024, 3, 1, tzinfo=UTC)}
     world.said["demo_shop", day] = {-1: {"oc_order": {(999,): shop_order, (998,): newest}}}
+    # Two of whom nothing is known but that they are: one leaves, one comes.
+    told = dict.fromkeys(load_source("olist").entities["customers"].columns) | known
+    world.said["olist", day] = {
+        -1: {"customers": {("a",): told | {"customer_id": "a", "customer_unique_id": "leaves"}}}
+    }
     with connect("loader") as conn:
         load(conn)
-        world.load(conn, "demo_shop", day)
+        for source in ("demo_shop", "olist"):
+            world.load(conn, source, day)
+            conn.commit()
     build()
     for n, (name, column, value_now) in enumerate(changes):
         orders[n][name][column] = value_now
@@ -370,9 +377,12 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
         "refunded_at": datetime(2024, 1, 20, tzinfo=UTC),
     }  # fmt: skip
     world.said["demo_shop", day][-1]["oc_coupon_history"] = {(999,): coupon}
+    world.said["olist", day] = {-1: {"customers": {("b",): told | {"customer_id": "b", "customer_unique_id": "comes"}}}}
     with connect("loader") as conn:
         load(conn)
-        world.load(conn, "demo_shop", day)
+        for source in ("demo_shop", "olist"):
+            world.load(conn, source, day)
+            conn.commit()
     assert dbt.run("build", MODELS) == 0
     buyers = rows("select distinct customer_id from intermediate.int_touched__buyers where customer_id ~ '^s[0-9]'")
     assert sorted(buyers) == sorted([(f"s{n}",) for n in range(n_sales)] + [("s99",)])
@@ -382,6 +392,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     keep(tables)
     build("--full-refresh")
     assert differences(tables) == {}
+    assert rows("select customer_id from core.dim_customer where customer_id in ('leaves', 'comes')") == [("comes",)]
     # The coupon and the refund are no sale, and of a customer's report nonetheless.
     assert rows("select n_coupons from core.rpt_customer_360 where customer_id = 's100'") == [(1,)]
     assert rows(f"select n_returns from core.rpt_customer_360 where customer_id = 's{n_orders - 1}'") == [(1,)]
