@@ -15,13 +15,14 @@ help: ## this list
 
 setup: .venv/.stamp _jars ## the Python environment and the Delta jars; nothing to do when they are there
 
-# uv comes from the lock too, with its hashes; sync leaves exactly what the lock names.
+# uv comes from the lock too, with its hashes; sync leaves exactly what the lock names. Compiled once here: a process that
+# may not write beside the packages would compile all that it imports, three seconds of each start of dbt or Airflow.
 .venv/.stamp: requirements.txt
 	@echo "setup: Python environment in .venv from requirements.txt"
 	@python=$$(sh .ci/find-python) && { $(PY) -c 'import pip, sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || "$$python" -m venv --clear .venv; }
 	@awk '/^uv==/ {found = 1} found {print} found && !/\\$$/ {exit}' requirements.txt > .venv/uv.txt
 	@$(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: -r .venv/uv.txt
-	@$(UV) pip sync --quiet --python $(PY) --require-hashes requirements.txt
+	@$(UV) pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements.txt
 	@touch $@
 
 # No file target: the folder is the home's, and its path may hold a space.
