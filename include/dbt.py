@@ -115,8 +115,9 @@ def environment(role: str = ROLE, folder: Path | None = None) -> dict[str, str]:
         "DBT_TARGET_PATH": str(folder / "target"),
         "DBT_LOG_PATH": str(folder / "logs"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-        # libpq reads it: days are UTC days, and a killed dbt takes its queries with it.
-        "PGOPTIONS": "-c timezone=UTC -c client_connection_check_interval=1s",
+        # libpq reads it: days are UTC days, and a killed dbt takes its queries with it. Models run side by side anyway:
+        # a query that is spread over workers as well takes more of the processors for the same rows.
+        "PGOPTIONS": "-c timezone=UTC -c client_connection_check_interval=1s -c max_parallel_workers_per_gather=0",
     }
 
 

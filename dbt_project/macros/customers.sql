@@ -1,6 +1,6 @@
 {#-
   What the customers' report takes from things that change without a touched order: sessions, reviews, the segment.
-  One row for each customer of any of them.
+  One row for each customer of any of them, or of the stale ones.
 -#}
 {% macro customer_signal_columns() -%}
     {{ return([
@@ -9,7 +9,8 @@
     ]) }}
 {%- endmacro %}
 
-{% macro customer_signals() -%}
+{% macro customer_signals(of_stale=false) -%}
+    {%- set narrowed = "and " ~ where_stale(["customer_id"], "told") if of_stale -%}
     select
         customer_id,
         coalesce(sessions.n_sessions, 0)::integer as n_sessions,
@@ -27,8 +28,8 @@
             customer_id,
             count(*) as n_sessions,
             max(session_on) as last_session_on
-        from {{ ref("fact_session") }}
-        where not is_bot and customer_id is not null
+        from {{ ref("fact_session") }} as told
+        where not is_bot and customer_id is not null {{ narrowed }}
         group by customer_id
     ) as sessions
     full join (
@@ -36,14 +37,14 @@
             customer_id,
             count(*) as n_reviews,
             round(avg(rating), 2)::numeric(4, 2) as average_rating
-        from {{ ref("fact_review") }}
-        where customer_id is not null
+        from {{ ref("fact_review") }} as told
+        where customer_id is not null {{ narrowed }}
         group by customer_id
     ) as reviews using (customer_id)
     full join (
         select *
-        from {{ ref("rpt_rfm_month") }}
-        where month_on = (select max(month_on) from {{ ref("rpt_rfm_month") }})
+        from {{ ref("rpt_rfm_month") }} as told
+        where month_on = (select max(month_on) from {{ ref("rpt_rfm_month") }}) {{ narrowed }}
     ) as segments using (customer_id)
 {%- endmacro %}
 
@@ -70,9 +71,10 @@
     select customer_id
     from {{ touched("buyers") }} as touched
     union all
-    select unnest(array[customer_id_before, orders.customer_id])
+    select unnest(array[touched.customer_id_before, orders.customer_id, coupons.customer_id])
     from {{ ref("int_touched__orders") }} as touched
     left join {{ ref("fact_order") }} as orders using (marketplace, order_id)
+    left join {{ ref("fact_campaign_touch") }} as coupons using (marketplace, order_id)
     left join (
         {{ digests_of_orders("extras", ref("int_touched__orders"), {
             "fact_refund": ref("fact_refund"),

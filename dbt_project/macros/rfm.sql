@@ -6,8 +6,8 @@
     select month::date as month_on
     from unnest(array(
         select generate_series(
-            (select min(month_on) from {{ ref("int_customers__months") }})::timestamp,
-            (select max(month_on) from {{ ref("int_customers__months") }})::timestamp,
+            (select min(month_on) from {{ ref("int_customers__months") }} where n_orders > 0)::timestamp,
+            (select max(month_on) from {{ ref("int_customers__months") }} where n_orders > 0)::timestamp,
             interval '1 month'
         )
     )) as months (month)
@@ -38,13 +38,13 @@
     select bought.*
     from {{ ref("int_customers__months") }} as bought
     where
-        {{ is_any_month_new() }}
+        bought.n_orders > 0 and {{ is_any_month_new() }}
         {%- if is_incremental() %}
     -- Not by `or`, for which every row would be read.
     union all
     select bought.*
     from {{ ref("int_customers__months") }} as bought
-    where not {{ is_any_month_new() }} and {{ where_touched("buyers", "bought") }}
+    where bought.n_orders > 0 and not {{ is_any_month_new() }} and {{ where_touched("buyers", "bought") }}
         {%- endif %}
 {%- endmacro %}
 

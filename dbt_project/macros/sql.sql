@@ -53,3 +53,16 @@
 {% macro online_retail_is_product(stock_code) -%}
     {{ stock_code }} ~ '^([0-9]{5}|DCGS)'
 {%- endmacro %}
+
+{#- How many rows of a relation, called `name`, a condition is true of; no more are read than `n`, which may be of a row. -#}
+{% macro count_up_to(n, relation, condition, name) -%}
+    (
+        select count(*)
+        from (
+            select 1
+            from {{ relation }} as {{ name }}
+            where {{ condition }}
+            limit {{ n }}
+        ) as enough
+    )
+{%- endmacro %}

@@ -200,7 +200,8 @@
   Replace, of the rows of the target that `condition` is true of, those that are not as the model gives them, and tell the
   publisher (include/warehouse/marts.py) which, in one transaction. Most rows of a touched order, and nearly all of a
   touched customer, are as they were: to write them again cost the most of a day's build. Rows are told apart by the
-  unique index, none of whose columns is ever null, or else by `columns`, all rows of one key together.
+  unique index, none of whose columns is ever null, or else by `columns`, all rows of one key together. A row that is
+  there is updated: where its page has room for it, that writes to no index whose columns did not change.
 -#}
 {% macro replace_differing(arg_dict, columns, condition) -%}
     {%- set target, made = arg_dict["target_relation"], arg_dict["temp_relation"] -%}
@@ -208,12 +209,15 @@
     {%- set unique = config.get("indexes", []) | selectattr("unique", "defined") | list -%}
     {%- set key = unique[0]["columns"] if unique else columns -%}
     {%- set listed = key | join(", ") -%}
+    {%- set same -%}
+        {% for column in key %}there.{{ column }} = differing.{{ column }}{{ " and " if not loop.last }}{% endfor %}
+    {%- endset -%}
     {%- set digest = "hash_record_extended(row(" ~ names ~ "), 0)" -%}
     {%- set digest = (digest if unique else "sum(" ~ digest ~ ")") ~ " as digest" -%}
     {%- set grouped = "" if unique else "group by " ~ listed -%}
     drop table if exists pg_temp.differing;
     create temporary table differing on commit drop as
-    select {{ listed }}
+    select {{ listed }}, {{ "there.digest is not null and made.digest is not null" if unique else "false" }} as is_other_row
     from (select {{ listed }}, {{ digest }} from {{ target }} where {{ condition }} {{ grouped }}) as there
     full join (select {{ listed }}, {{ digest }} from {{ made }} {{ grouped }}) as made using ({{ listed }})
     where there.digest is distinct from made.digest;
@@ -222,12 +226,24 @@
     {{ note_differing(target, key) }}
     delete from {{ target }} as there
     using pg_temp.differing as differing
-    where {% for column in key %}there.{{ column }} = differing.{{ column }}{{ " and " if not loop.last }}{% endfor %};
-
+    where {{ same }} and not differing.is_other_row;
+    {%- set others = arg_dict["dest_columns"] | map(attribute="name") | reject("in", key) | list %}
+    {% if unique and others %}
+    update {{ target }} as there
+    set {% for column in others %}{{ column }} = made.{{ column }}{{ ", " if not loop.last }}{% endfor %}
+    from {{ made }} as made
+    inner join pg_temp.differing as differing using ({{ listed }})
+    where {{ same }} and differing.is_other_row;
+    {% endif %}
     insert into {{ target }} ({{ names }})
     select {{ names }}
     from {{ made }} as made
     inner join pg_temp.differing as differing using ({{ listed }})
+    where not differing.is_other_row
+{%- endmacro %}
+
+{% macro is_published(relation) -%}
+    {{ return(relation.schema == "core" and modules.re.match("(fact|dim|rpt)_", relation.identifier) is not none) }}
 {%- endmacro %}
 
 {#-
@@ -235,7 +251,7 @@
   built in place, touched or not. One that is rebuilt whole is a new table, which the publisher sees.
 -#}
 {% macro note_differing(target, key) -%}
-    {%- if target.schema == "core" and modules.re.match("(fact|dim|rpt)_", target.identifier) -%}
+    {%- if is_published(target) -%}
         insert into ops.unpublished (mart, scope)
         select
             '{{ target.identifier }}',
@@ -428,15 +444,31 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- The model that a generic test is of; none for another test, and while parsing. Its argument `model` hides the node. -#}
+{% macro tested_model() -%}
+    {{ return(graph.nodes.get(model.get("attached_node")) if execute else none) }}
+{%- endmacro %}
+
+{#- Whether this night noted which rows of the tested mart are others now (note_differing). -#}
+{% macro is_noted_mart(relation) -%}
+    {%- set node = tested_model() if is_night_by_keys() else none -%}
+    {{ return(node is not none and node.config.materialized == "incremental" and is_published(relation)) }}
+{%- endmacro %}
+
+{#- Whether tests run in a build that builds what was touched. -#}
+{% macro is_night_by_keys() -%}
+    {{ return(execute and flags.WHICH == "build" and not flags.FULL_REFRESH) }}
+{%- endmacro %}
+
 {#-
   What a test of a model's rows reads: in an incremental `dbt build` the rows that were built anew, else all. The others
   are as they were when they were tested. A generic test knows by which thing its model is built; another says `thing`.
 -#}
 {% macro touched_rows(tested, thing=none) -%}
     {%- if thing -%} {%- do depend_on_touched(thing) -%} {%- endif -%}
-    {%- set node = graph.nodes.get(model.get("attached_node")) if execute and model.get("attached_node") else none -%}
+    {%- set node = tested_model() -%}
     {%- set by = thing or (node.config.get("touched") if node) -%}
-    {%- if execute and by and flags.WHICH == "build" and not flags.FULL_REFRESH -%}
+    {%- if by and is_night_by_keys() -%}
         {%- set columns = node.config.get("touched_columns") if node else none -%}
         {%- set columns = columns or columns_in(by, node.columns if node else []) -%}
         (select * from {{ tested }} as tested where ({{ columns | join(", ") }}) in {{ touched_keys(by) }})

@@ -1,13 +1,14 @@
--- Warned: orders whose amounts have no reporting amount, because no rate of their currency is known on their day
+-- Warned: days whose sales have no reporting amount, because no rate of their currency is known on them
 -- (docs/currency.md).
 {{ config(severity="warn", meta={"severity": "warning"}) }}
 
 select
     marketplace,
     currency,
-    count(*) as n_orders,
-    min(ordered_on) as first_ordered_on,
-    max(ordered_on) as last_ordered_on
-from {{ ref("fact_order") }}
-where order_reporting_amount is null
+    count(distinct date_on) as n_days,
+    sum(n_units) as n_units,
+    min(date_on) as first_on,
+    max(date_on) as last_on
+from {{ ref("rpt_sales_day") }}
+where item_reporting_amount is null
 group by marketplace, currency

@@ -26,12 +26,22 @@ from include.secrets import secret
 from include.settings import settings
 from include.warehouse.engine import DATABASE, OWNER, dsn
 
+
+def shared_buffers() -> int:
+    """MB of the server's own cache: a sixth of the machine's memory, from 256 MB to 8 GB.
+
+    Spark and Airflow live beside it, and what nobody reads is never taken. What the system's cache holds as well has to
+    be copied for each look at it.
+    """
+    return min(max(psutil.virtual_memory().total // 6 // 2**20, 256), 8192)
+
+
 CONFIG = {
     "listen_addresses": "'127.0.0.1'",
     "unix_socket_directories": "''",
     "password_encryption": "'scram-sha-256'",
     "max_connections": "150",
-    "shared_buffers": "'256MB'",
+    "shared_buffers": f"'{shared_buffers()}MB'",
     "work_mem": "'32MB'",
     "maintenance_work_mem": "'128MB'",
     "max_wal_size": "'2GB'",

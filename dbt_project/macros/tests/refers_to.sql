@@ -9,10 +9,24 @@ where
     {%- endfor %}
     not exists (
         select 1
-        from {{ to }} as parent
+        from {{ rows_referred_to(to, columns, to_columns) }} as parent
         where
             {%- for column in columns %}
             {{ "and" if not loop.first }} parent.{{ to_columns[loop.index0] }} = child.{{ column }}
             {%- endfor %}
     )
 {% endtest %}
+
+{#- The rows of `to` that a touched row can refer to: those of the same key, where both models are built by it. -#}
+{% macro rows_referred_to(to, columns, to_columns) -%}
+    {%- set child = tested_model() -%}
+    {%- set parents = graph.nodes.values() | selectattr("relation_name", "equalto", to | string) | list if execute else [] -%}
+    {%- set thing = parents[0].config.get("touched") if parents else none -%}
+    {%- set key = columns_in(thing, parents[0].columns) if thing else [] -%}
+    {%- if child and thing and child.config.get("touched") == thing and columns == to_columns
+        and not key | reject("in", columns) | list -%}
+        {{ touched_rows(to) }}
+    {%- else -%}
+        {{ to }}
+    {%- endif -%}
+{%- endmacro %}

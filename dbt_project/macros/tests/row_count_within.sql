@@ -1,7 +1,8 @@
 {% test row_count_within(model, share) %}
 {#-
   The number of rows has not moved by more than `share` of what the newest earlier night published under the same name.
-  Nothing is asked in the first night.
+  Nothing is asked in the first night. Where a night built by keys noted fewer other rows than that (note_differing), the
+  rows are not counted.
 -#}
 with before as (
     select
@@ -19,5 +20,13 @@ select
     now.n_rows
 from before
 cross join (select count(*) as n_rows from {{ model }}) as now
-where abs(now.n_rows - before.n_rows) > {{ share }} * before.n_rows
+where
+    abs(now.n_rows - before.n_rows) > {{ share }} * before.n_rows
+    {%- if is_noted_mart(model) %}
+    and (
+        select count(*)
+        from ops.unpublished as noted
+        where noted.mart = '{{ model.identifier }}' and noted.scope is not null
+    ) > {{ share }} * (select before.n_rows from before)
+    {%- endif %}
 {% endtest %}

@@ -11,7 +11,7 @@ with ranges as (
         lead({{ valid_from }}) over (
             partition by {{ keys | join(", ") }} order by {{ valid_from }}, {{ valid_to }} nulls last
         ) as next_valid_from
-    from {{ model }}
+    from {{ rows_of_noted_keys(model, keys) }} as every_range
 ),
 
 judged as (
@@ -37,3 +37,21 @@ select *
 from judged
 where problem is not null
 {% endtest %}
+
+{#- All rows of the keys of which a night by keys noted a row as another one (note_differing); else all rows. -#}
+{% macro rows_of_noted_keys(relation, keys) -%}
+    {%- if is_noted_mart(relation) -%}
+        (
+            select *
+            from {{ relation }}
+            where
+                ({{ keys | join(", ") }}) in (
+                    select {% for key in keys %}noted.scope ->> '{{ key }}'{{ ", " if not loop.last }}{% endfor %}
+                    from ops.unpublished as noted
+                    where noted.mart = '{{ relation.identifier }}' and noted.scope is not null
+                )
+        )
+    {%- else -%}
+        {{ relation }}
+    {%- endif -%}
+{%- endmacro %}

@@ -15,11 +15,14 @@
 with orders as (
     select
         orders.marketplace,
-        orders.customer_id,
         orders.order_id,
+        orders.customer_id,
+        {{ month_of("orders.ordered_on") }} as month_on,
         orders.ordered_on,
-        coalesce(sum({{ reporting("items.item_amount", "rates.rate") }}), 0) as item_reporting_amount
-    from {{ ref("int_orders__current") }} as orders
+        orders.ordered_at,
+        orders.item_reporting_amount,
+        {{ is_sale("orders.status") }} as is_sale
+    from {{ ref("fact_order") }} as orders
     {% if is_incremental() -%}
         inner join {{ buyer_months }} as touched
             on
@@ -27,28 +30,49 @@ with orders as (
                 and orders.ordered_on >= touched.month_on
                 and orders.ordered_on < {{ months_after("touched.month_on", 1) }}
     {%- endif %}
-    left join {{ ref("int_order_items__current") }} as items
-        on orders.marketplace = items.marketplace and orders.order_id = items.order_id
-    left join {{ ref("int_currency__rates") }} as rates
-        on orders.currency = rates.currency and orders.ordered_on = rates.rate_on
-    where
-        orders.customer_id is not null
-        and {{ is_sale("orders.status") }}
-        and {{ where_touched("buyers", "orders") }}
-    group by orders.marketplace, orders.customer_id, orders.order_id, orders.ordered_on
+    where orders.customer_id is not null and {{ where_touched("buyers", "orders") }}
+),
+
+ordered as (
+    select
+        marketplace,
+        customer_id,
+        month_on,
+        (count(*) filter (where is_sale))::integer as n_orders,
+        (count(*) filter (where not is_sale))::integer as n_canceled_orders,
+        sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount,
+        min(ordered_on) filter (where is_sale) as first_order_on,
+        max(ordered_on) filter (where is_sale) as last_order_on,
+        min(ordered_at) as first_ordered_at,
+        max(ordered_at) as last_ordered_at
+    from orders
+    group by marketplace, customer_id, month_on
+),
+
+bought as (
+    select
+        items.marketplace,
+        items.customer_id,
+        {{ month_of("items.ordered_on") }} as month_on,
+        array_agg(distinct items.product_id order by items.product_id) as products
+    from {{ ref("fact_order_item") }} as items
+    {% if is_incremental() -%}
+        inner join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id
+    {%- endif %}
+    where items.is_sale and items.customer_id is not null
+    group by items.marketplace, items.customer_id, {{ month_of("items.ordered_on") }}
 ),
 
 months as (
     select
-        marketplace,
-        customer_id,
-        {{ month_of("ordered_on") }} as month_on,
-        count(*)::integer as n_orders,
-        sum(item_reporting_amount) as item_reporting_amount,
-        min(ordered_on) as first_order_on,
-        max(ordered_on) as last_order_on
-    from orders
-    group by marketplace, customer_id, {{ month_of("ordered_on") }}
+        ordered.*,
+        bought.products
+    from ordered
+    left join bought
+        on
+            ordered.marketplace = bought.marketplace
+            and ordered.customer_id = bought.customer_id
+            and ordered.month_on = bought.month_on
     {% if is_incremental() -%}
         union all
         select
@@ -56,9 +80,13 @@ months as (
             there.customer_id,
             there.month_on,
             there.n_orders,
+            there.n_canceled_orders,
             there.item_reporting_amount,
             there.first_order_on,
-            there.last_order_on
+            there.last_order_on,
+            there.first_ordered_at,
+            there.last_ordered_at,
+            there.products
         from {{ this }} as there
         left join {{ buyer_months }} as touched
             on there.customer_id = touched.customer_id and there.month_on = touched.month_on
@@ -68,8 +96,10 @@ months as (
 
 select
     *,
-    min(month_on) over (partition by customer_id, marketplace) as cohort_month,
-    min(month_on) over (partition by customer_id) as all_cohort_month,
+    min(month_on) filter (where n_orders > 0) over (partition by customer_id, marketplace) as cohort_month,
+    min(month_on) filter (where n_orders > 0) over (partition by customer_id) as all_cohort_month,
     -- Counts the customer once where months of all marketplaces are added up.
-    row_number() over (partition by customer_id, month_on order by marketplace) = 1 as is_first_of_month
+    n_orders > 0
+    and row_number() over (partition by customer_id, month_on order by n_orders = 0, marketplace) = 1
+        as is_first_of_month
 from months

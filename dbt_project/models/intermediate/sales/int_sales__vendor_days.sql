@@ -4,14 +4,32 @@
     indexes=[{"columns": ["ordered_on", "marketplace", "vendor_id"], "unique": true}],
 ) }}
 
-with returned as (
+with items as not materialized (
+    select *
+    from {{ ref("fact_order_item") }}
+    where vendor_id is not null and {{ where_touched("days") }}
+),
+
+-- An order is of the day of its items: of an item whose order is unknown nothing is to be told yet.
+parents as (
+    select
+        marketplace,
+        order_id,
+        status,
+        delivered_at,
+        {{ utc_day("delivered_at") }} > {{ utc_day("estimated_delivery_at") }} as is_late
+    from {{ ref("int_orders__current") }}
+    where {{ where_touched("days") }}
+),
+
+returned as (
     -- A refund that names no item is for the whole order.
     select distinct
         items.marketplace,
         items.order_id,
         items.vendor_id
     from {{ ref("int_refunds__current") }} as refunds
-    inner join {{ ref("int_sales__items") }} as items
+    inner join items
         on
             refunds.marketplace = items.marketplace
             and refunds.order_id = items.order_id
@@ -20,7 +38,7 @@ with returned as (
                 when refunds.product_id is not null then refunds.product_id = items.product_id
                 else true
             end
-    where refunds.kind = 'return' and {{ where_touched("days", "items") }}
+    where refunds.kind = 'return'
 ),
 
 orders as (
@@ -29,29 +47,28 @@ orders as (
         items.vendor_id,
         items.ordered_on,
         items.order_id,
-        items.status,
         items.is_sale,
-        items.is_late,
-        items.status in ('delivered', 'returned') or items.delivered_at is not null as is_delivered,
-        items.status = 'returned' or bool_or(returned.order_id is not null) as is_returned,
+        parents.is_late,
+        parents.status in ('delivered', 'returned') or parents.delivered_at is not null as is_delivered,
+        parents.status = 'returned' or bool_or(returned.order_id is not null) as is_returned,
         sum(items.quantity) as n_units,
         sum(items.item_reporting_amount) as item_reporting_amount
-    from {{ ref("int_sales__items") }} as items
+    from items
+    inner join parents on items.marketplace = parents.marketplace and items.order_id = parents.order_id
     left join returned
         on
             items.marketplace = returned.marketplace
             and items.order_id = returned.order_id
             and items.vendor_id = returned.vendor_id
-    where items.vendor_id is not null and items.status is not null and {{ where_touched("days", "items") }}
     group by
         items.marketplace,
         items.vendor_id,
         items.ordered_on,
         items.order_id,
-        items.status,
         items.is_sale,
-        items.is_late,
-        items.delivered_at
+        parents.status,
+        parents.is_late,
+        parents.delivered_at
 )
 
 select

@@ -15,6 +15,7 @@
 {%- set of_orders = {
     "marketplace": "text", "order_id": "text", "customer_id": "text", "ordered_on": "date"
 } %}
+{%- set of_coupons = {"marketplace": "text", "order_id": "text", "customer_id": "text"} %}
 {%- set of_items = {"marketplace": "text", "order_id": "text", "ordered_on": "date"} %}
 
 with marketplaces as (
@@ -106,6 +107,19 @@ places as (
         touched.is_incomparable
     from touched
     inner join items on touched.marketplace = items.marketplace and touched.order_id = items.order_id
+    union all
+    -- A coupon of an order that is not there yet, or not any more, is somebody's all the same.
+    select
+        touched.marketplace,
+        touched.order_id,
+        null as ordered_on_before,
+        coupons.customer_id as customer_id_before,
+        touched.days_back,
+        touched.is_incomparable
+    from touched
+    inner join {{ left_by_last_build("fact_campaign_touch", of_coupons) }} as coupons
+        on touched.marketplace = coupons.marketplace and touched.order_id = coupons.order_id
+    where coupons.customer_id is not null
 ),
 
 before as (

@@ -9,15 +9,15 @@
 with orders as (
     select
         customer_id,
-        min(ordered_on) filter (where {{ is_sale("status") }}) as first_order_on,
-        max(ordered_on) filter (where {{ is_sale("status") }}) as last_order_on,
-        (count(*) filter (where {{ is_sale("status") }}))::integer as n_orders,
-        (array_agg(marketplace order by ordered_at, marketplace, order_id))[1] as first_marketplace,
-        (array_agg(marketplace order by ordered_at desc, marketplace asc, order_id asc))[1] as last_marketplace,
+        min(months.first_order_on) as first_order_on,
+        max(months.last_order_on) as last_order_on,
+        sum(months.n_orders)::integer as n_orders,
+        (array_agg(marketplace order by first_ordered_at, marketplace))[1] as first_marketplace,
+        (array_agg(marketplace order by last_ordered_at desc, marketplace asc))[1] as last_marketplace,
         string_agg(distinct marketplace, ', ' order by marketplace) as marketplaces,
         count(distinct marketplace)::integer as n_marketplaces
-    from {{ ref("int_orders__current") }} as orders
-    where orders.customer_id is not null and {{ where_stale(["customer_id"], "orders") }}
+    from {{ ref("int_customers__months") }} as months
+    where {{ where_stale(["customer_id"], "months") }}
     group by customer_id
 ),
 

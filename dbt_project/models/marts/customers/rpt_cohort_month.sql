@@ -1,24 +1,39 @@
 {{ config(indexes=[{"columns": ["cohort_month", "marketplace", "months_since"], "unique": true}]) }}
 
-with cells as (
+with sums as (
+    select
+        marketplace,
+        cohort_month,
+        all_cohort_month,
+        month_on,
+        count(*) as n_active_customers,
+        count(*) filter (where is_first_of_month) as n_all_active_customers,
+        sum(n_orders) as n_orders,
+        coalesce(sum(item_reporting_amount), 0) as item_reporting_amount
+    from {{ ref("int_customers__months") }}
+    where n_orders > 0
+    group by marketplace, cohort_month, all_cohort_month, month_on
+),
+
+cells as (
     select
         marketplace,
         cohort_month,
         month_on,
-        count(*)::integer as n_active_customers,
+        sum(n_active_customers)::integer as n_active_customers,
         sum(n_orders)::integer as n_orders,
         sum(item_reporting_amount) as item_reporting_amount
-    from {{ ref("int_customers__months") }}
+    from sums
     group by marketplace, cohort_month, month_on
     union all
     select
         'all' as marketplace,
         all_cohort_month as cohort_month,
         month_on,
-        (count(*) filter (where is_first_of_month))::integer as n_active_customers,
+        sum(n_all_active_customers)::integer as n_active_customers,
         sum(n_orders)::integer as n_orders,
         sum(item_reporting_amount) as item_reporting_amount
-    from {{ ref("int_customers__months") }}
+    from sums
     group by all_cohort_month, month_on
 ),
 

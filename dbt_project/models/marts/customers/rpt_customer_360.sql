@@ -12,64 +12,52 @@ with customers as (
     where {{ where_stale(["customer_id"], "every_customer") }}
 ),
 
-their_orders as materialized (
-    -- Once, and not by each of what follows.
-    select
-        orders.marketplace,
-        orders.order_id,
-        orders.customer_id,
-        orders.ordered_on,
-        orders.item_reporting_amount,
-        {{ is_sale("orders.status") }} as is_sale
-    from customers
-    inner join {{ ref("fact_order") }} as orders on customers.customer_id = orders.customer_id
+months as (
+    select every_month.*
+    from {{ ref("int_customers__months") }} as every_month
+    where {{ where_stale(["customer_id"], "every_month") }}
 ),
 
 orders as (
     select
         customer_id,
-        min({{ month_of("ordered_on") }}) filter (where is_sale) as cohort_month,
-        (count(*) filter (where not is_sale))::integer as n_canceled_orders,
-        sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount
-    from their_orders
+        min(all_cohort_month) as cohort_month,
+        sum(n_canceled_orders)::integer as n_canceled_orders,
+        sum(item_reporting_amount) as item_reporting_amount
+    from months
     group by customer_id
 ),
 
 items as (
     select
-        orders.customer_id,
-        count(distinct items.marketplace || ' ' || items.product_id)::integer as n_products
-    from their_orders as orders
-    inner join {{ ref("fact_order_item") }} as items
-        on orders.marketplace = items.marketplace and orders.order_id = items.order_id
-    where orders.is_sale
-    group by orders.customer_id
+        months.customer_id,
+        count(distinct months.marketplace || ' ' || products.product_id)::integer as n_products
+    from months
+    cross join lateral unnest(months.products) as products (product_id)
+    group by months.customer_id
 ),
 
 refunds as (
     select
-        orders.customer_id,
-        (count(*) filter (where refunds.kind = 'return'))::integer as n_returns,
-        sum(refunds.refund_reporting_amount) filter (where refunds.kind <> 'cancellation') as refund_reporting_amount
-    from their_orders as orders
-    inner join {{ ref("fact_refund") }} as refunds
-        on orders.marketplace = refunds.marketplace and orders.order_id = refunds.order_id
-    group by orders.customer_id
+        customer_id,
+        (count(*) filter (where kind = 'return'))::integer as n_returns,
+        sum(refund_reporting_amount) filter (where kind <> 'cancellation') as refund_reporting_amount
+    from {{ ref("fact_refund") }} as every_refund
+    where every_refund.customer_id is not null and {{ where_stale(["customer_id"], "every_refund") }}
+    group by customer_id
 ),
 
 coupons as (
     select
-        orders.customer_id,
+        customer_id,
         count(*)::integer as n_coupons
-    from their_orders as orders
-    inner join {{ ref("fact_campaign_touch") }} as touches
-        on orders.marketplace = touches.marketplace and orders.order_id = touches.order_id
-    where touches.kind = 'coupon'
-    group by orders.customer_id
+    from {{ ref("fact_campaign_touch") }} as touches
+    where kind = 'coupon' and touches.customer_id is not null and {{ where_stale(["customer_id"], "touches") }}
+    group by customer_id
 ),
 
 signals as (
-    {{ customer_signals() }}
+    {{ customer_signals(of_stale=true) }}
 )
 
 select

@@ -33,7 +33,7 @@ active as (
         activity.customer_id,
         max(activity.last_order_on) as last_order_on,
         sum(activity.n_orders)::integer as n_orders,
-        sum(activity.item_reporting_amount) as item_reporting_amount
+        coalesce(sum(activity.item_reporting_amount), 0) as item_reporting_amount
     from months
     inner join activity
         on

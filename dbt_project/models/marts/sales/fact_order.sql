@@ -4,7 +4,7 @@
     indexes=[
         {"columns": ["order_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
-        {"columns": ["customer_id"]},
+        {"columns": ["customer_id", "ordered_on"]},
     ],
     meta={"lookback_days": 1},
 ) }}

@@ -39,10 +39,11 @@ select
     items.item_amount,
     items.freight_amount,
     coalesce(orders.currency, items.currency) as currency,
-    greatest(items.known_at, orders.known_at) as known_at,
+    greatest(items.known_at, orders.sale_known_at) as known_at,
     {{ reporting("items.unit_amount", "rates.rate") }} as unit_reporting_amount,
     {{ reporting("items.item_amount", "rates.rate") }} as item_reporting_amount,
     {{ reporting("items.freight_amount", "rates.rate") }} as freight_reporting_amount,
+    coalesce({{ is_sale("orders.status") }}, false) as is_sale,
     {{ reporting_currency() }} as reporting_currency
 from items
 left join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id

@@ -1,7 +1,7 @@
 {{ config(
     materialized="incremental",
     touched="orders",
-    indexes=[{"columns": ["order_id", "marketplace"], "unique": true}],
+    indexes=[{"columns": ["order_id", "marketplace"], "unique": true}, {"columns": ["explanation", "marketplace"]}],
     meta={"lookback_days": 1},
 ) }}
 

@@ -24,4 +24,4 @@ select
     uses.known_at,
     uses.partition_on as known_on{{ evolved("demo_shop", "oc_coupon_history", "uses") }}
 from {{ raw("demo_shop", "oc_coupon_history") }} as uses
-left join orders on uses.order_id = orders.order_id
+left join orders on uses.order_id = orders.order_id and orders._deleted is not true

@@ -29,5 +29,5 @@ select
     uses.known_at,
     uses.partition_on as known_on{{ evolved("opencart", "oc_coupon_history", "uses") }}
 from {{ raw("opencart", "oc_coupon_history") }} as uses
-left join orders on uses.order_id = orders.order_id
+left join orders on uses.order_id = orders.order_id and orders._deleted is not true
 left join coupons on uses.coupon_id = coupons.coupon_id
