@@ -467,6 +467,73 @@ def test_a_backfill_of_an_old_day_changes_only_what_depends_on_it(world: World) 
     assert rows(f"select count(*) from core.fact_session where xmin::text::bigint >= {before}") == [(0,)]
 
 
+def test_tests_of_a_night_find_what_is_wrong_in_what_it_built(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """They read no more than what was touched, or noted as another row: what is wrong there is found all the same."""
+    day, order_id = an_old_order(world)
+    change_status(world, day, order_id, "approved")
+    build()
+    change_status(world, day, order_id, "canceled")
+    assert dbt.run("build", MODELS) == 0
+    order = f"marketplace = 'demo_outlet' and order_id = '{order_id}'"
+    [(customer,)] = rows(f"select customer_id from core.fact_order where {order}")
+    [(somebody, since)] = rows(
+        "select customer_id, min(valid_from) from core.dim_customer_segment_history group by 1 order by 1 limit 1"
+    )
+    assert customer
+    history = "dim_customer_segment_history"
+    months, people = "customers_months_add_up", "customers_add_up"
+    parents = "refers_to_fact_delivery_marketplace__order_id__ref_fact_order_"
+    ranges = f"sequential_ranges_{history}_is_current__customer_id"
+    n_rows, age = "row_count_within_fact_order_0_2", "fresh_version_orders_3"
+
+    def spoil(*statements: str) -> None:
+        with connect() as conn:
+            for statement in statements:
+                conn.execute(statement)  # type: ignore[arg-type]
+
+    def found(*asked: str, as_of: date = day) -> set[str]:
+        names = asked or (months, people, parents, ranges, n_rows, age)
+        capsys.readouterr()
+        dbt.run("build", ["--exclude-resource-type", "unit_test", "--select", *names], as_of)
+        told = capsys.readouterr()
+        assert "everything is built" not in told.out
+        return {name for name in names if f"test {name}:" in told.out + told.err}
+
+    spoil(f"delete from ops.unpublished where mart in ('{history}', 'fact_order')")
+    assert found() == set()
+    spoil(
+        "insert into ops.publication values ('fact_order', '2020-01-01', 1, 1, '')",
+        f"update core.{history} set valid_from = valid_from - 1, valid_to = valid_from - 1 "
+        f"where customer_id = '{somebody}' and valid_from = '{since}'",
+    )
+    # No row of them was noted as another one.
+    assert found() == set()
+    spoil(
+        f"insert into ops.unpublished values ('{history}', jsonb_build_object('customer_id', '{somebody}'))",
+        "insert into ops.unpublished values ('fact_order', '{}')",
+    )
+    assert found() == {ranges, n_rows}
+    assert found(age, as_of=date(2030, 1, 1)) == {age}
+    # One by one: dbt skips what lies behind a test that fails.
+    spoil(f"update core.rpt_customer_360 set n_orders = n_orders + 1 where customer_id = '{customer}'")
+    assert found(people) == {people}
+    spoil(f"update core.fact_order set status = 'approved' where {order}")
+    assert found(months) == {months}
+    spoil(
+        f"delete from core.fact_order where {order}",
+        f"delete from core.fact_delivery where {order}",
+        f"insert into core.fact_delivery (order_id, marketplace, known_at) values ('{order_id}', 'demo_outlet', now())",
+    )
+    assert found(parents) == {parents}
+    spoil(
+        "delete from ops.publication where target = 'fact_order' and as_of = '2020-01-01'",
+        "delete from ops.quality_result where as_of = '2030-01-01'",
+        f"delete from ops.quality_result where as_of = '{day}'",
+        "delete from ops.unpublished where mart = 'fact_order' and scope = '{}'",
+    )
+    build("--full-refresh")
+
+
 def test_the_newest_days_are_read_again_whatever_the_loader_says(world: World) -> None:
     [(recent, status)] = rows(
         "select order_id, status from core.fact_order where marketplace = 'demo_outlet' "
