@@ -54,7 +54,7 @@ bought as (
         items.marketplace,
         items.customer_id,
         {{ month_of("items.ordered_on") }} as month_on,
-        array_agg(distinct items.product_id order by items.product_id) as products
+        jsonb_agg(distinct items.product_id order by items.product_id) as products
     from {{ ref("fact_order_item") }} as items
     {% if is_incremental() -%}
         inner join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id

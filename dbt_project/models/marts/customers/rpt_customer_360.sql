@@ -33,7 +33,7 @@ items as (
         months.customer_id,
         count(distinct months.marketplace || ' ' || products.product_id)::integer as n_products
     from months
-    cross join lateral unnest(months.products) as products (product_id)
+    cross join lateral jsonb_array_elements_text(months.products) as products (product_id)
     group by months.customer_id
 ),
 
