@@ -357,18 +357,28 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     coupon = known | {"coupon_history_id": 999, "order_id": 999, "amount": -1, "code": "c", "name": "spring",
                       "date_added": shop_order["date_added"]}  # fmt: skip
     newest = shop_order | {"order_id": 998, "email": "newest", "date_added": datetime(2024, 3, 1, tzinfo=UTC)}
-    world.said["demo_shop", day] = {-1: {"oc_order": {(999,): shop_order, (998,): newest}}}
+    # Not placed in the end, so that nothing but its coupon names whose it was: the shop takes that back.
+    open_order = shop_order | {"order_id": 997, "email": "s101", "order_status_id": 0}
+    taken_back = coupon | {"coupon_history_id": 997, "order_id": 997}
+    world.said["demo_shop", day] = {
+        -1: {
+            "oc_order": {(999,): shop_order, (998,): newest, (997,): open_order},
+            "oc_coupon_history": {(997,): taken_back},
+        }
+    }
     # Two of whom nothing is known but that they are: one leaves, one comes.
     told = dict.fromkeys(load_source("olist").entities["customers"].columns) | known
-    world.said["olist", day] = {
-        -1: {"customers": {("a",): told | {"customer_id": "a", "customer_unique_id": "leaves"}}}
-    }
+    known_too = {("k",): told | {"customer_id": "k", "customer_unique_id": "s101"}}
+    leaves = {("a",): told | {"customer_id": "a", "customer_unique_id": "leaves"}}
+    comes = {("b",): told | {"customer_id": "b", "customer_unique_id": "comes"}}
+    world.said["olist", day] = {-1: {"customers": leaves | known_too}}
     with connect("loader") as conn:
         load(conn)
         for source in ("demo_shop", "olist"):
             world.load(conn, source, day)
             conn.commit()
     build()
+    assert rows("select n_coupons from core.rpt_customer_360 where customer_id = 's101'") == [(1,)]
     for n, (name, column, value_now) in enumerate(changes):
         orders[n][name][column] = value_now
     refund = dict.fromkeys(load_source("demo_outlet").entities["refunds"].columns) | orders[n_orders - 1]["orders"]
@@ -377,7 +387,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
         "refunded_at": datetime(2024, 1, 20, tzinfo=UTC),
     }  # fmt: skip
     world.said["demo_shop", day][-1]["oc_coupon_history"] = {(999,): coupon}
-    world.said["olist", day] = {-1: {"customers": {("b",): told | {"customer_id": "b", "customer_unique_id": "comes"}}}}
+    world.said["olist", day] = {-1: {"customers": comes | known_too}}
     with connect("loader") as conn:
         load(conn)
         for source in ("demo_shop", "olist"):
@@ -395,6 +405,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     assert rows("select customer_id from core.dim_customer where customer_id in ('leaves', 'comes')") == [("comes",)]
     # The coupon and the refund are no sale, and of a customer's report nonetheless.
     assert rows("select n_coupons from core.rpt_customer_360 where customer_id = 's100'") == [(1,)]
+    assert rows("select n_coupons from core.rpt_customer_360 where customer_id = 's101'") == [(0,)]
     assert rows(f"select n_returns from core.rpt_customer_360 where customer_id = 's{n_orders - 1}'") == [(1,)]
 
 
