@@ -20,9 +20,8 @@ with orders as (
         {{ month_of("orders.ordered_on") }} as month_on,
         orders.ordered_on,
         orders.ordered_at,
-        orders.item_reporting_amount,
         {{ is_sale("orders.status") }} as is_sale
-    from {{ ref("fact_order") }} as orders
+    from {{ ref("int_orders__current") }} as orders
     {% if is_incremental() -%}
         inner join {{ buyer_months }} as touched
             on
@@ -40,7 +39,6 @@ ordered as (
         month_on,
         (count(*) filter (where is_sale))::integer as n_orders,
         (count(*) filter (where not is_sale))::integer as n_canceled_orders,
-        sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount,
         min(ordered_on) filter (where is_sale) as first_order_on,
         max(ordered_on) filter (where is_sale) as last_order_on,
         min(ordered_at) as first_ordered_at,
@@ -54,8 +52,9 @@ bought as (
         items.marketplace,
         items.customer_id,
         {{ month_of("items.ordered_on") }} as month_on,
+        sum(items.item_reporting_amount) as item_reporting_amount,
         jsonb_agg(distinct items.product_id order by items.product_id) as products
-    from {{ ref("fact_order_item") }} as items
+    from {{ ref("int_order_items__current") }} as items
     {% if is_incremental() -%}
         inner join orders on items.marketplace = orders.marketplace and items.order_id = orders.order_id
     {%- endif %}
@@ -66,6 +65,8 @@ bought as (
 months as (
     select
         ordered.*,
+        -- Orders without items are worth nothing; items without a rate are worth nobody knows what.
+        case when bought.products is null then 0 else bought.item_reporting_amount end as item_reporting_amount,
         bought.products
     from ordered
     left join bought
@@ -81,11 +82,11 @@ months as (
             there.month_on,
             there.n_orders,
             there.n_canceled_orders,
-            there.item_reporting_amount,
             there.first_order_on,
             there.last_order_on,
             there.first_ordered_at,
             there.last_ordered_at,
+            there.item_reporting_amount,
             there.products
         from {{ this }} as there
         left join {{ buyer_months }} as touched

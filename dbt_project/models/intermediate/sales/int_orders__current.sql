@@ -4,6 +4,7 @@
     indexes=[
         {"columns": ["order_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
+        {"columns": ["customer_id", "ordered_on"]},
     ],
 ) }}
 

@@ -15,7 +15,7 @@ with lines as (
         {{ month_of("items.ordered_on") }} as month_on,
         items.order_id,
         items.product_id
-    from {{ ref("fact_order_item") }} as items
+    from {{ ref("int_order_items__current") }} as items
     {% if is_incremental() -%}
         inner join {{ touched_months }} as touched
             on

@@ -20,7 +20,7 @@ with days as (
         coalesce(sum(quantity) filter (where is_sale), 0) as n_units,
         coalesce(sum(item_amount) filter (where is_sale), 0) as item_amount,
         sum(item_reporting_amount) filter (where is_sale) as item_reporting_amount
-    from {{ ref("fact_order_item") }}
+    from {{ ref("int_order_items__current") }}
     where {{ where_touched("sale_days") }}
     group by marketplace, product_id, coalesce(vendor_id, ''), currency, ordered_on
 )

@@ -6,7 +6,7 @@
 
 with items as not materialized (
     select *
-    from {{ ref("fact_order_item") }}
+    from {{ ref("int_order_items__current") }}
     where vendor_id is not null and {{ where_touched("days") }}
 ),
 

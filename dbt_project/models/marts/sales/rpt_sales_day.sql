@@ -22,7 +22,7 @@ with orders as (
         sum(items.item_reporting_amount) as item_reporting_amount,
         sum(items.freight_amount) as freight_amount,
         sum(items.freight_reporting_amount) as freight_reporting_amount
-    from {{ ref("fact_order_item") }} as items
+    from {{ ref("int_order_items__current") }} as items
     {{ as_of_join(
         ref("int_products__categories"),
         ["marketplace", "product_id"],
