@@ -66,7 +66,8 @@ months as (
     select
         ordered.*,
         -- Orders without items are worth nothing; items without a rate are worth nobody knows what.
-        case when bought.products is null then 0 else bought.item_reporting_amount end as item_reporting_amount,
+        case when ordered.n_orders > 0 and bought.products is null then 0 else bought.item_reporting_amount end
+            as item_reporting_amount,
         bought.products
     from ordered
     left join bought
