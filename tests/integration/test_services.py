@@ -1,5 +1,6 @@
 """Starting, killing and healing, with the real Postgres and the real supervisord but small programs."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -48,7 +49,10 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def stop(home: Path) -> int:
     """``down()``, but never while broken code takes other homes' processes for ours: it would end those."""
-    marked = {process.pid: process.environ().get("EMPORIUM_HOME") for process in processes.ours()}
+    marked = {}
+    for process in processes.ours():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end between the two looks
+            marked[process.pid] = process.environ().get("EMPORIUM_HOME")
     assert set(marked.values()) <= {str(home)}, f"would end processes of other homes: {marked}"
     return supervisor.down()
 
@@ -156,7 +160,9 @@ def test_supervisord_is_a_session_of_its_own_and_its_files_are_private(home, mon
 def test_down_leaves_nothing_after_supervisord_itself_was_killed(home, monkeypatch):
     supervise(monkeypatch, supervisor.Program("sleeper", SLEEPER), supervisor.Program("stubborn", STUBBORN))
     pids = [service["pid"] for service in supervisor.status().values()]
-    os.kill(supervisor._rpc().getPID(), signal.SIGKILL)
+    supervisord = psutil.Process(supervisor._rpc().getPID())
+    supervisord.kill()
+    assert eventually(lambda: supervisord not in processes.ours())
     assert all(psutil.pid_exists(pid) for pid in pids)
     assert stop(home) == 2
     assert processes.ours() == []
