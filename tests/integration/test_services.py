@@ -160,6 +160,8 @@ def test_supervisord_is_a_session_of_its_own_and_its_files_are_private(home, mon
 def test_down_leaves_nothing_after_supervisord_itself_was_killed(home, monkeypatch):
     supervise(monkeypatch, supervisor.Program("sleeper", SLEEPER), supervisor.Program("stubborn", STUBBORN))
     pids = [service["pid"] for service in supervisor.status().values()]
+    # Whoever has not said its word by then ends of a broken pipe.
+    assert eventually(lambda: "ready" in (settings().logs_dir / "stubborn.log").read_text())
     supervisord = psutil.Process(supervisor._rpc().getPID())
     supervisord.kill()
     assert eventually(lambda: supervisord not in processes.ours())
