@@ -77,6 +77,7 @@ def build(selection: Sequence[str], extra: Sequence[str] = (), days: int | None 
         options += ["--indirect-selection", "cautious"]
     # Unit tests too: here it is the code that changes.
     line = dbt.arguments("build", [*options, "--select", *selection, *extra], evolved, with_unit_tests=True)
+    dbt.keep_connections()
     with dbt.turn(ROLE, f"emporium.dbt.{name}", name):
         outcome = dbtRunner().invoke(line)
         results = list(getattr(outcome.result, "results", None) or [])

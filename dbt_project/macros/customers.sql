@@ -72,11 +72,11 @@
     from {{ touched("buyers") }} as touched
     union all
     select unnest(array[touched.customer_id_before, orders.customer_id, coupons.customer_id])
-    from {{ ref("int_touched__orders") }} as touched
+    from {{ ref("int_touched__contents") }} as touched
     left join {{ ref("fact_order") }} as orders using (marketplace, order_id)
     left join {{ ref("fact_campaign_touch") }} as coupons using (marketplace, order_id)
     left join (
-        {{ digests_of_orders("extras", ref("int_touched__orders"), {
+        {{ digests_of_orders("extras", ref("int_touched__contents"), {
             "fact_refund": ref("fact_refund"),
             "fact_campaign_touch": ref("fact_campaign_touch"),
         }) }}

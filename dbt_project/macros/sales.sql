@@ -40,13 +40,13 @@
     with told as (
         select *
         from {{ versions }} as told
-        where {{ where_touched("orders", "told") }}
+        where {{ where_touched("contents", "told") }}
     ),
 
     removed as (
         select *
         from {{ ref("int_orders__deleted") }}
-        where {{ where_touched("orders") }}
+        where {{ where_touched("contents") }}
     )
 
     select newest.*

@@ -10,6 +10,7 @@
 {% macro sampled(thing) -%}
     {%- set from_orders = {
         "orders": "marketplace, order_id",
+        "contents": "marketplace, order_id",
         "days": "marketplace, ordered_on as date_on",
         "sale_days": "marketplace, ordered_on as date_on",
         "months": "marketplace, date_trunc('month', ordered_on)::date as month_on",

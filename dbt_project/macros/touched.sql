@@ -4,6 +4,9 @@
     orders (marketplace, order_id)   customers (customer_id)      products (marketplace, product_id)
     days (marketplace, date_on): order days, before and after
     session_days (marketplace, session_on)
+  A staging model takes of the touched orders those that a raw table told of which it reads itself. A model of what orders
+  hold is built by
+    contents (marketplace, order_id): orders of which more may be other than their state and their delivery
   An order that was shipped is touched, but what sums of sales take of it is as it was. Of the orders whose sale is another:
     sale_days (marketplace, date_on)   months (marketplace, month_on): of those days
     buyers (customer_id)   buyer_months (customer_id, month_on): of what they bought, before and after
@@ -19,6 +22,7 @@
 {% macro touched_columns(thing) -%}
     {%- set columns = {
         "orders": ["marketplace", "order_id"],
+        "contents": ["marketplace", "order_id"],
         "customers": ["customer_id"],
         "buyers": ["customer_id"],
         "buyer_months": ["customer_id", "month_on"],
@@ -56,10 +60,48 @@
 {% macro touched_keys(thing) -%}
     {%- if is_sampled() -%} {{ return(sampled(thing)) }} {%- endif -%}
     {%- set conditions = [] -%}
-    {%- if thing in ("orders", "days", "sale_days", "months") -%} {%- do conditions.append(within_lookback()) -%} {%- endif -%}
+    {%- if thing in ("orders", "contents", "days", "sale_days", "months") -%}
+        {%- do conditions.append(within_lookback()) -%}
+    {%- endif -%}
+    {%- set tables = tables_read(tested_model() or model) if thing == "orders" and execute else [] -%}
+    {%- if tables -%} {%- do conditions.append(is_told_by(tables)) -%} {%- endif -%}
     {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
+{%- endmacro %}
+
+{#- The raw tables that decide which orders a staging model has to build anew; none for another model. -#}
+{% macro tables_read(node) -%}
+    {%- set names = [] -%}
+    {%- for source_name, entity in node.get("sources", []) -%}
+        {%- do names.append(entity) -%}
+        {%- for about in all_sources()[source_name].get("changes", {}).get(entity, {}).values() if about.through -%}
+            {%- do names.append(about.through.entity) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(names | unique | sort | list) }}
+{%- endmacro %}
+
+{#- Condition that one of the raw tables told of a touched order, or that nobody knows which did. -#}
+{% macro is_told_by(tables) -%}
+    (told_by is null or told_by ?| array['{{ tables | join("', '") }}'])
+{%- endmacro %}
+
+{#- Condition that a touched order may hold something else: a raw table told of it that more than its state is made of. -#}
+{% macro is_content_told() -%}
+    (
+        told_by is null
+        {%- for source_name, about in all_sources() | dictsort %}
+        {%- set tables = [] %}
+        {%- for entity in ["order_items", "payments", "adjustments", "refunds", "coupon_uses"] if entity in about.provides %}
+        {%- set node = graph.nodes["model." ~ project_name ~ ".stg_" ~ source_name ~ "__" ~ entity] if execute else {} %}
+        {%- do tables.extend(tables_read(node)) %}
+        {%- endfor %}
+        {%- if tables %}
+        or (marketplace = {{ marketplace(source_name) }} and {{ is_told_by(tables | unique | sort | list) }})
+        {%- endif %}
+        {%- endfor %}
+    )
 {%- endmacro %}
 
 {#-
@@ -307,8 +349,8 @@
 {%- endmacro %}
 
 {#-
-  Select of the orders that ops.touched_work names: by themselves, or by a row of a `tracked` table that was used for
-  them. Those are found in what the last build left: an order that is new names itself. A rate is no part of what
+  Select of the orders that ops.touched_work names, with the raw table that told of them (null: any): by themselves, or by
+  a row of a `tracked` table that was used for them. Those are found in what the last build left: an order that is new names itself. A rate is no part of what
   digests of orders: `by_rate` says that one changed.
 -#}
 {% macro orders_of_work() -%}
@@ -316,6 +358,7 @@
     select
         sources.marketplace,
         work.key as order_id,
+        nullif(work.told_by, '') as told_by,
         false as by_rate
     from ops.touched_work as work
     inner join {{ marketplaces_of_sources() }} as sources (source, marketplace) on work.source = sources.source
@@ -326,6 +369,7 @@
     select
         used.marketplace,
         used.order_id,
+        null as told_by,
         false as by_rate
     from {{ left_by_last_build("stg_" ~ source_name ~ "__" ~ lookup.used_by, dict(key, **{lookup.column: "text"})) }} as used
     inner join ops.touched_work as work on used.{{ lookup.column }}::text = work.key
@@ -342,6 +386,7 @@
     select
         happened.marketplace,
         happened.order_id,
+        null as told_by,
         true as by_rate
     from {{ left_by_last_build(name, dict(key, currency="text", **{day: "date"})) }} as happened
     inner join (
@@ -362,11 +407,20 @@
 {%- endmacro %}
 
 {#-
-  What sums take of an order, by the models that have it: of its sale, and of what comes with it. Column -> type.
+  What is taken of an order, by the models that have it. Column -> type.
+    order: what models of its contents take of the order itself
+    sale, extras: what sums take of it, and of what comes with it
 -#}
 {% macro parts_of_order(which) -%}
     {%- set key = {"marketplace": "text", "order_id": "text"} -%}
     {{ return({
+        "order": {
+            "int_orders__current": dict(
+                key, customer_id="text", ordered_at="timestamptz", status="text", currency="text",
+                sale_known_at="timestamptz"
+            ),
+            "int_orders__deleted": dict(key, ordered_on="date"),
+        },
         "sale": {
             "int_orders__current": dict(
                 key, customer_id="text", ordered_on="date", ordered_at="timestamptz", status="text", currency="text"

@@ -86,6 +86,11 @@ def where_touched(thing: str, alias: str | None = None, columns: list | None = N
     return "true"
 
 
+def is_content_told() -> str:
+    """A condition."""
+    return "true"
+
+
 def where_stale(columns: list[str], alias: str) -> str:
     """A condition."""
     return "true"

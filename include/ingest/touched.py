@@ -29,7 +29,10 @@ class Changes:
 
     def __init__(self, conn: psycopg.Connection, source: Source) -> None:
         self.conn, self.source = conn, source
-        conn.execute("create temp table touched_now (entity text, thing text, key text) on commit drop")
+        # `told_by` is the raw table whose rows differ; `entity` the one whose keys name the thing.
+        conn.execute(
+            "create temp table touched_now (entity text, thing text, key text, told_by text) on commit drop"
+        )
 
     def before(self, name: str, entity: Entity, columns: Iterable[str], first: date, last: date) -> None:
         """Remember the rows of the days ``first``..``last``, by key and a hash of ``columns``."""
@@ -100,18 +103,20 @@ class Changes:
                         "select {key}::text from {there} where {column}::text in (select n.key from {noted}) "
                         "union all select n.key from {noted} and n.key = '*'"
                     ).format(**parts),
+                    told_by=name,
                 )
-        things = {thing for entity in self.source.raw_entities.values() for thing in entity.changes}
-        for thing in sorted(things):
-            through = [
-                name
-                for name, entity in self.source.raw_entities.items()
-                if thing in entity.changes and entity.changes[thing].through
-            ]
-            keys = sql.SQL("select key from touched_now where thing = {} and entity <> all({})").format(
-                sql.Literal(thing), sql.Literal(through)
-            )
-            record(self.conn, self.source.source, thing, keys)
+        by_another = [
+            (name, thing)
+            for name, entity in self.source.raw_entities.items()
+            for thing, change in entity.changes.items()
+            if change.through
+        ]
+        for name, thing in by_another:
+            self.conn.execute("delete from touched_now where (entity, thing) = (%s, %s)", (name, thing))
+        told = self.conn.execute("select distinct thing, told_by from touched_now order by thing, told_by").fetchall()
+        for thing, told_by in told:
+            keys = sql.SQL("select key from touched_now where thing = {} and told_by = {}")
+            record(self.conn, self.source.source, thing, keys.format(sql.Literal(thing), sql.Literal(told_by)), told_by)
 
     def _rows(self, name: str, entity: Entity, columns: Iterable[str], first: date, last: date) -> sql.Composed:
         """Select of key, columns that name things, and ``content``, a hash of all that a row says."""
@@ -140,16 +145,20 @@ class Changes:
             query.format(table=table), (first, last, MANY_ROWS + 1, MANY_ROWS)
         ).fetchone() == (True,)  # fmt: skip
 
-    def _note(self, name: str, thing: str, keys: sql.Composable) -> None:
+    def _note(self, name: str, thing: str, keys: sql.Composable, told_by: str | None = None) -> None:
         self.conn.execute(
             sql.SQL(
-                "insert into touched_now select distinct {}, {}, key from ({}) as keys (key) where key <> ''"
-            ).format(sql.Literal(name), sql.Literal(thing), keys)
+                "insert into touched_now select distinct {}, {}, key, {} from ({}) as keys (key) where key <> ''"
+            ).format(sql.Literal(name), sql.Literal(thing), sql.Literal(told_by or name), keys)
         )
 
 
-def record(conn: psycopg.Connection, source: str, thing: str, keys: sql.Composable) -> None:
-    """Add the keys that the select ``keys`` gives (text) to ``ops.touched_key``."""
+def record(conn: psycopg.Connection, source: str, thing: str, keys: sql.Composable, told_by: str = "") -> None:
+    """Add the keys that the select ``keys`` gives (text) to ``ops.touched_key``.
+
+    ``told_by`` is the raw table whose rows differ, so that a model is built anew only where a table that it reads is
+    another; empty: any.
+    """
     # Where everything is touched anyway. The update holds the row, so that no build takes it before we commit.
     held = conn.execute(
         "update ops.touched_key set touched_at = now() where source = %s and thing = %s and key = %s",
@@ -160,8 +169,8 @@ def record(conn: psycopg.Connection, source: str, thing: str, keys: sql.Composab
     # `do update` for the same reason: a build leaves a key that a load is writing to the next build.
     conn.execute(
         sql.SQL(
-            """insert into ops.touched_key (source, thing, key)
-               select {}, {}, key from (select distinct key from ({}) as found (key)) as keys order by key
-               on conflict (source, thing, key) do update set touched_at = excluded.touched_at"""
-        ).format(sql.Literal(source), sql.Literal(thing), keys)
+            """insert into ops.touched_key (source, thing, key, told_by)
+               select {}, {}, key, {} from (select distinct key from ({}) as found (key)) as keys order by key
+               on conflict (source, thing, key, told_by) do update set touched_at = excluded.touched_at"""
+        ).format(sql.Literal(source), sql.Literal(thing), sql.Literal(told_by), keys)
     )

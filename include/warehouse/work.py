@@ -15,8 +15,8 @@ MANY_ORDERS = 10_000
 LARGEST_SHARE = 0.25
 """More than this share of all orders touched: building everything is quicker than looking each one up."""
 
-CLEARED = ("int_touched__orders", "int_touched__sales", "int_touched__days", "int_touched__customers",
-           "int_touched__products", "int_touched__session_days")  # fmt: skip
+CLEARED = ("int_touched__orders", "int_touched__contents", "int_touched__sales", "int_touched__days",
+           "int_touched__customers", "int_touched__products", "int_touched__session_days")  # fmt: skip
 
 
 UNFINISHED = "unfinished"
@@ -29,13 +29,13 @@ def take(conn: psycopg.Connection) -> int:
     A key that a load is writing at this moment is left to the next build: this one may not see its rows.
     """
     conn.execute(
-        """with taken as (select source, thing, key from ops.touched_key for update skip locked),
+        """with taken as (select source, thing, key, told_by from ops.touched_key for update skip locked),
                 gone as (delete from ops.touched_key as t using taken as k
-                         where (t.source, t.thing, t.key) = (k.source, k.thing, k.key))
-           insert into ops.touched_work (source, thing, key) select source, thing, key from taken
+                         where (t.source, t.thing, t.key, t.told_by) = (k.source, k.thing, k.key, k.told_by))
+           insert into ops.touched_work (source, thing, key, told_by) select source, thing, key, told_by from taken
            on conflict do nothing"""
     )
-    return int(_number(conn, "select count(*) from ops.touched_work"))
+    return int(_number(conn, "select count(distinct (source, thing, key)) from ops.touched_work"))
 
 
 def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
@@ -52,7 +52,7 @@ def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
     loaded = conn.execute("select source from ops.touched_work where key = '*' limit 1").fetchone()
     if loaded:
         return f"{loaded[0]} was loaded for the first time"
-    n_touched = _number(conn, "select count(*) from ops.touched_work where thing = 'orders'")
+    n_touched = _number(conn, "select count(distinct (source, key)) from ops.touched_work where thing = 'orders'")
     n_orders = _number(
         conn, "select greatest(reltuples, 0) from pg_class where oid = to_regclass('intermediate.int_orders__current')"
     )

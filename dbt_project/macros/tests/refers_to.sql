@@ -23,9 +23,10 @@ where
     {%- set parents = graph.nodes.values() | selectattr("relation_name", "equalto", to | string) | list if execute else [] -%}
     {%- set thing = parents[0].config.get("touched") if parents else none -%}
     {%- set key = columns_in(thing, parents[0].columns) if thing else [] -%}
-    {%- if child and thing and child.config.get("touched") == thing and columns == to_columns
+    {%- set by = child.config.get("touched") if child else none -%}
+    {%- if thing and (by == thing or (by == "contents" and thing == "orders")) and columns == to_columns
         and not key | reject("in", columns) | list -%}
-        {{ touched_rows(to) }}
+        {{ touched_rows(to, by) }}
     {%- else -%}
         {{ to }}
     {%- endif -%}

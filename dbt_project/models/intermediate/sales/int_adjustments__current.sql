@@ -1,14 +1,14 @@
 -- An order's lines that are neither goods nor shipping, added up.
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[{"columns": ["order_id", "marketplace"], "unique": true}],
 ) }}
 
 with adjustments as (
     select *
     from ({{ union_sources("adjustments") }}) as told
-    where {{ where_touched("orders", "told") }}
+    where {{ where_touched("contents", "told") }}
 )
 
 select

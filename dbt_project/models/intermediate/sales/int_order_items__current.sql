@@ -2,7 +2,7 @@
 -- is no sale yet.
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "order_item_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
@@ -16,7 +16,7 @@ with items as (
 orders as (
     select *
     from {{ ref("int_orders__current") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 )
 
 select

@@ -2,14 +2,14 @@
 -- it became known, so that it is counted and seen.
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[{"columns": ["order_id", "order_item_id", "marketplace", "known_on"], "unique": true}],
 ) }}
 
 with items as (
     select *
     from ({{ union_sources("order_items") }}) as told
-    where {{ where_touched("orders", "told") }}
+    where {{ where_touched("contents", "told") }}
 ),
 
 orders as (
@@ -18,14 +18,14 @@ orders as (
         order_id,
         ordered_on
     from {{ ref("int_orders__current") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
     union all
     select
         marketplace,
         order_id,
         ordered_on
     from {{ ref("int_orders__deleted") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 )
 
 select

@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "payment_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "paid_on"]},

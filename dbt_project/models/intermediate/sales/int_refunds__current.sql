@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "refund_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "refunded_on"]},

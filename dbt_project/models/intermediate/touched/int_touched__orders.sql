@@ -65,7 +65,8 @@ touched as (
         marketplace,
         order_id,
         null::integer as days_back,
-        bool_or(by_rate) as is_incomparable
+        bool_or(by_rate) as is_incomparable,
+        case when count(*) = count(told_by) then jsonb_agg(told_by order by told_by) end as told_by
     from changed
     group by marketplace, order_id
     union all
@@ -73,17 +74,28 @@ touched as (
         orders.marketplace,
         orders.order_id,
         days.days_back,
-        false as is_incomparable
+        false as is_incomparable,
+        null as told_by
     from days
     inner join orders on days.marketplace = orders.marketplace and days.ordered_on = orders.ordered_on
 ),
 
+contents as (
+    select *
+    from touched
+    where {{ is_content_told() }}
+),
+
+taken as (
+    {{ digests_of_orders("order", "touched") }}
+),
+
 sales as (
-    {{ digests_of_orders("sale", "touched") }}
+    {{ digests_of_orders("sale", "contents") }}
 ),
 
 extras as (
-    {{ digests_of_orders("extras", "touched") }}
+    {{ digests_of_orders("extras", "contents") }}
 ),
 
 places as (
@@ -93,7 +105,8 @@ places as (
         orders.ordered_on as ordered_on_before,
         orders.customer_id as customer_id_before,
         touched.days_back,
-        touched.is_incomparable
+        touched.is_incomparable,
+        touched.told_by
     from touched
     left join orders on touched.marketplace = orders.marketplace and touched.order_id = orders.order_id
     union all
@@ -104,7 +117,8 @@ places as (
         items.ordered_on as ordered_on_before,
         null as customer_id_before,
         touched.days_back,
-        touched.is_incomparable
+        touched.is_incomparable,
+        touched.told_by
     from touched
     inner join items on touched.marketplace = items.marketplace and touched.order_id = items.order_id
     union all
@@ -115,7 +129,8 @@ places as (
         null as ordered_on_before,
         coupons.customer_id as customer_id_before,
         touched.days_back,
-        touched.is_incomparable
+        touched.is_incomparable,
+        touched.told_by
     from touched
     inner join {{ left_by_last_build("fact_campaign_touch", of_coupons) }} as coupons
         on touched.marketplace = coupons.marketplace and touched.order_id = coupons.order_id
@@ -130,9 +145,12 @@ before as (
         places.customer_id_before,
         places.days_back,
         places.is_incomparable,
+        places.told_by,
+        taken.digest as order_before,
         sales.digest as sale_before,
         extras.digest as extras_before
     from places
+    left join taken on places.marketplace = taken.marketplace and places.order_id = taken.order_id
     left join sales on places.marketplace = sales.marketplace and places.order_id = sales.order_id
     left join extras on places.marketplace = extras.marketplace and places.order_id = extras.order_id
 )
@@ -143,5 +161,5 @@ except
 select told.*
 from {{ left_by_last_build("int_touched__orders", {
     "marketplace": "text", "order_id": "text", "ordered_on_before": "date", "customer_id_before": "text",
-    "days_back": "integer", "is_incomparable": "boolean", "sale_before": "numeric", "extras_before": "numeric",
+    "days_back": "integer", "is_incomparable": "boolean", "told_by": "jsonb", "order_before": "numeric", "sale_before": "numeric", "extras_before": "numeric",
 }) }} as told

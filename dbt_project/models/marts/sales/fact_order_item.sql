@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "order_item_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
@@ -30,4 +30,4 @@ select
     {{ reporting_currency() }} as reporting_currency,
     is_sale
 from {{ ref("int_order_items__current") }}
-where {{ where_touched("orders") }}
+where {{ where_touched("contents") }}

@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "payment_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "paid_on"]},
@@ -11,7 +11,7 @@
 with payments as (
     select *
     from {{ ref("int_payments__current") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 ),
 
 rates as (

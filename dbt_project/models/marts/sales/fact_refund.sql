@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[
         {"columns": ["order_id", "refund_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "refunded_on"]},
@@ -10,17 +10,17 @@
 
 with orders as (
     select * from {{ ref("fact_order") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 ),
 
 items as (
     select * from {{ ref("int_order_items__current") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 ),
 
 refunds as (
     select * from {{ ref("int_refunds__current") }}
-    where {{ where_touched("orders") }}
+    where {{ where_touched("contents") }}
 ),
 
 first_canceled as (
@@ -30,7 +30,7 @@ first_canceled as (
         known_on,
         known_at
     from {{ ref("int_orders__versions") }}
-    where status = 'canceled' and is_deleted is not true and {{ where_touched("orders") }}
+    where status = 'canceled' and is_deleted is not true and {{ where_touched("contents") }}
     order by marketplace asc, order_id asc, known_on asc
 ),
 

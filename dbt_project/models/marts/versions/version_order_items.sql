@@ -1,6 +1,6 @@
 {{ config(
     materialized="incremental",
-    touched="orders",
+    touched="contents",
     indexes=[{"columns": ["order_id", "order_item_id", "marketplace", "known_on"], "unique": true}],
 ) }}
 
@@ -21,4 +21,4 @@ from {{ ref("int_order_items__versions") }}
 -- A tombstone of an item that was never seen says nothing.
 where
     (quantity is not null or is_deleted is not true)
-    and {{ where_touched("orders") }}
+    and {{ where_touched("contents") }}
