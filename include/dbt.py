@@ -132,7 +132,7 @@ def arguments(
     line = ["docs", "generate", "--static"] if command == "docs" else [command]
     if command == "build" and not with_unit_tests and not any("resource-type" in option for option in extra):
         line += ["--exclude-resource-type", "unit_test"]
-    silence = [] if command in ("list", "compile") else ["--log-level", "none", "--log-level-file", "debug"]
+    silence = [] if command in ("list", "compile") else ["--log-level", "none", "--log-level-file", "info"]
     return ["--no-use-colors", *silence, *line, "--vars", json.dumps(variables(evolved), sort_keys=True), *extra]
 
 

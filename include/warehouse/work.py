@@ -35,7 +35,7 @@ def take(conn: psycopg.Connection) -> int:
            insert into ops.touched_work (source, thing, key, told_by) select source, thing, key, told_by from taken
            on conflict do nothing"""
     )
-    return int(_number(conn, "select count(distinct (source, thing, key)) from ops.touched_work"))
+    return int(_number(conn, "select count(*) from (select distinct source, thing, key from ops.touched_work) as keys"))
 
 
 def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
@@ -52,7 +52,9 @@ def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
     loaded = conn.execute("select source from ops.touched_work where key = '*' limit 1").fetchone()
     if loaded:
         return f"{loaded[0]} was loaded for the first time"
-    n_touched = _number(conn, "select count(distinct (source, key)) from ops.touched_work where thing = 'orders'")
+    n_touched = _number(
+        conn, "select count(*) from (select distinct source, key from ops.touched_work where thing = 'orders') as keys"
+    )
     n_orders = _number(
         conn, "select greatest(reltuples, 0) from pg_class where oid = to_regclass('intermediate.int_orders__current')"
     )

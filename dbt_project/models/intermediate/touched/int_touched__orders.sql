@@ -38,25 +38,13 @@ changed as (
     {{ orders_of_work() }}
 ),
 
-newest as materialized (
-    -- One look into the index for each marketplace.
-    select
-        marketplace,
-        (
-            select max(orders.ordered_on)
-            from orders
-            where orders.marketplace = marketplaces.marketplace
-        ) as ordered_on
-    from marketplaces
-),
-
 days as (
     -- By equal days, of which the planner knows how many orders they have: of an unknown range it expects a third.
     select
-        newest.marketplace,
-        newest.ordered_on - n as ordered_on,
+        marketplaces.marketplace,
+        {{ built_as_of() }} - n as ordered_on,
         n as days_back
-    from newest
+    from marketplaces
     cross join generate_series(0, {{ max_lookback_days() }} - 1) as n
 ),
 
