@@ -83,23 +83,19 @@
     ) as extras using (marketplace, order_id)
     where touched.extras_before is distinct from extras.digest
     union all
-    select there.customer_id
-    from {{ this }} as there
-    left join ({{ customer_signals() }}) as signals on there.customer_id = signals.customer_id
-    where
-        {%- for column in customer_signal_columns() %}
-        {%- if column in ("n_sessions", "n_reviews") %}
-        {{ "or " if not loop.first }}coalesce(signals.{{ column }}, 0) <> there.{{ column }}
-        {%- else %}
-        {{ "or " if not loop.first }}signals.{{ column }} is distinct from there.{{ column }}
-        {%- endif %}
-        {%- endfor %}
-    union all
     select customer_id
     from {{ ref("dim_customer") }} as customers
     full join {{ this }} as there using (customer_id)
+    left join ({{ customer_signals() }}) as signals using (customer_id)
     where
         customers.n_orders is null
         or there.n_orders is null
         or (customers.region, customers.marketplaces) is distinct from (there.region, there.marketplaces)
+        {%- for column in customer_signal_columns() %}
+        {%- if column in ("n_sessions", "n_reviews") %}
+        or coalesce(signals.{{ column }}, 0) <> there.{{ column }}
+        {%- else %}
+        or signals.{{ column }} is distinct from there.{{ column }}
+        {%- endif %}
+        {%- endfor %}
 {%- endmacro %}

@@ -21,7 +21,7 @@
     {%- set begin = built_as_of() ~ " - " ~ env_var("EMPORIUM_DBT_DAYS") | int -%}
     {%- if thing in from_orders -%}
         (select distinct {{ from_orders[thing] }} from intermediate.int_orders__current where ordered_on > {{ begin }})
-    {%- elif thing == "products" -%}
+    {%- elif thing in ("products", "reviewed") -%}
         (
             select distinct marketplace, product_id
             from intermediate.int_order_items__current

@@ -7,6 +7,8 @@
   A staging model takes of the touched orders those that a raw table told of which it reads itself. A model of what orders
   hold is built by
     contents (marketplace, order_id): orders of which more may be other than their state and their delivery
+  and the model of reviews by
+    reviewed (marketplace, product_id): products of which a review may be another
   An order that was shipped is touched, but what sums of sales take of it is as it was. Of the orders whose sale is another:
     sale_days (marketplace, date_on)   months (marketplace, month_on): of those days
     buyers (customer_id)   buyer_months (customer_id, month_on): of what they bought, before and after
@@ -27,6 +29,7 @@
         "buyers": ["customer_id"],
         "buyer_months": ["customer_id", "month_on"],
         "products": ["marketplace", "product_id"],
+        "reviewed": ["marketplace", "product_id"],
         "days": ["marketplace", "date_on"],
         "sale_days": ["marketplace", "date_on"],
         "months": ["marketplace", "month_on"],
@@ -66,6 +69,7 @@
     {%- set tables = tables_read(tested_model() or model) if thing == "orders" and execute else [] -%}
     {%- if tables -%} {%- do conditions.append(is_told_by(tables)) -%} {%- endif -%}
     {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
+    {%- if thing == "reviewed" -%} {%- do conditions.append(is_told_of(["reviews"])) -%} {%- endif -%}
     (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
@@ -87,13 +91,18 @@
     (told_by is null or told_by ?| array['{{ tables | join("', '") }}'])
 {%- endmacro %}
 
-{#- Condition that a touched order may hold something else: a raw table told of it that more than its state is made of. -#}
-{% macro is_content_told() -%}
+{#- What an order holds, beside its state and its delivery. -#}
+{% macro contents_of_orders() -%}
+    {{ return(["order_items", "payments", "adjustments", "refunds", "coupon_uses"]) }}
+{%- endmacro %}
+
+{#- Condition that a raw table told of a touched key which staging models of these conformed entities read. -#}
+{% macro is_told_of(entities) -%}
     (
         told_by is null
         {%- for source_name, about in all_sources() | dictsort %}
         {%- set tables = [] %}
-        {%- for entity in ["order_items", "payments", "adjustments", "refunds", "coupon_uses"] if entity in about.provides %}
+        {%- for entity in entities if entity in about.provides %}
         {%- set node = graph.nodes["model." ~ project_name ~ ".stg_" ~ source_name ~ "__" ~ entity] if execute else {} %}
         {%- do tables.extend(tables_read(node)) %}
         {%- endfor %}
@@ -183,7 +192,7 @@
 
 {% macro touched_model(thing) -%}
     {%- do touched_columns(thing) -%}
-    {%- set within = {"months": "days", "sale_days": "days", "buyer_months": "buyers"} -%}
+    {%- set within = {"months": "days", "sale_days": "days", "buyer_months": "buyers", "reviewed": "products"} -%}
     {{ return("int_touched__" ~ within.get(thing, thing)) }}
 {%- endmacro %}
 

@@ -86,9 +86,14 @@ def where_touched(thing: str, alias: str | None = None, columns: list | None = N
     return "true"
 
 
-def is_content_told() -> str:
+def is_told_of(entities: list[str]) -> str:
     """A condition."""
     return "true"
+
+
+def contents_of_orders() -> list[str]:
+    """Conformed entities."""
+    return ["order_items"]
 
 
 def where_stale(columns: list[str], alias: str) -> str:

@@ -3,7 +3,7 @@
 with touched as (
     select
         *,
-        {{ is_content_told() }} as is_told
+        {{ is_told_of(contents_of_orders()) }} as is_told
     from {{ ref("int_touched__orders") }}
 ),
 

@@ -71,7 +71,7 @@ touched as (
 contents as (
     select *
     from touched
-    where {{ is_content_told() }}
+    where {{ is_told_of(contents_of_orders()) }}
 ),
 
 taken as (

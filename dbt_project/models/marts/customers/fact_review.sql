@@ -1,14 +1,28 @@
 {{ config(
     materialized="incremental",
-    touched="products",
+    touched="reviewed",
     indexes=[
         {"columns": ["review_id", "marketplace"], "unique": true},
         {"columns": ["product_id", "marketplace"]},
     ],
 ) }}
 
-with versions as (
+with told as not materialized (
     {{ union_sources("reviews") }}
+),
+
+-- All of a review, one version of which is of a touched product.
+versions as (
+    select *
+    from told
+    where
+        (marketplace, review_id) in (
+            select
+                those.marketplace,
+                those.review_id
+            from told as those
+            where {{ where_touched("reviewed", "those") }}
+        )
 )
 
 select
@@ -25,4 +39,4 @@ select
     known_at
 from ({{ newest("versions", ["marketplace", "review_id"]) }}) as newest
 -- Of the newest versions, not before: a review may have been of another product.
-where is_deleted is not true and {{ where_touched("products") }}
+where is_deleted is not true and {{ where_touched("reviewed") }}

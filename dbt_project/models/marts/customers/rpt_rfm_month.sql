@@ -49,8 +49,6 @@ active as (
         item_reporting_amount
     from kept
     where recency_days is not null
-    -- What is sorted by the month already is sorted by the rest with abbreviated keys: in a third of the time.
-    order by month_on
 ),
 
 scored as (
@@ -58,15 +56,21 @@ scored as (
     select
         *,
         ntile(5) over (
-            partition by month_on order by last_order_on, n_orders, item_reporting_amount, customer_id
+            partition by month_on order by last_order_on, n_orders, n_ten_thousandths, customer_id
         ) as recency_quintile,
         ntile(5) over (
-            partition by month_on order by n_orders, item_reporting_amount, last_order_on, customer_id
+            partition by month_on order by n_orders, n_ten_thousandths, last_order_on, customer_id
         ) as frequency_quintile,
         ntile(5) over (
-            partition by month_on order by item_reporting_amount, n_orders, last_order_on, customer_id
+            partition by month_on order by n_ten_thousandths, n_orders, last_order_on, customer_id
         ) as monetary_quintile
-    from active
+    from (
+        -- Reporting amounts have four decimals: whole numbers of the same order are sorted in two thirds of the time.
+        select
+            *,
+            (item_reporting_amount * 10000)::bigint as n_ten_thousandths
+        from active
+    ) as measured
 ),
 
 lapsed as (
