@@ -83,10 +83,10 @@
     ) as extras using (marketplace, order_id)
     where touched.extras_before is distinct from extras.digest
     union all
-    select customer_id
+    select coalesce(there.customer_id, customers.customer_id)
     from {{ ref("dim_customer") }} as customers
-    full join {{ this }} as there using (customer_id)
-    left join ({{ customer_signals() }}) as signals using (customer_id)
+    full join {{ this }} as there on customers.customer_id = there.customer_id
+    left join ({{ customer_signals() }}) as signals on there.customer_id = signals.customer_id
     where
         customers.n_orders is null
         or there.n_orders is null

@@ -56,21 +56,15 @@ scored as (
     select
         *,
         ntile(5) over (
-            partition by month_on order by last_order_on, n_orders, n_ten_thousandths, customer_id
+            partition by month_on order by last_order_on, n_orders, item_reporting_amount, customer_id
         ) as recency_quintile,
         ntile(5) over (
-            partition by month_on order by n_orders, n_ten_thousandths, last_order_on, customer_id
+            partition by month_on order by n_orders, item_reporting_amount, last_order_on, customer_id
         ) as frequency_quintile,
         ntile(5) over (
-            partition by month_on order by n_ten_thousandths, n_orders, last_order_on, customer_id
+            partition by month_on order by item_reporting_amount, n_orders, last_order_on, customer_id
         ) as monetary_quintile
-    from (
-        -- Reporting amounts have four decimals: whole numbers of the same order are sorted in two thirds of the time.
-        select
-            *,
-            (item_reporting_amount * 10000)::bigint as n_ten_thousandths
-        from active
-    ) as measured
+    from active
 ),
 
 lapsed as (
