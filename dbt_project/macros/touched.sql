@@ -208,7 +208,7 @@
 
 {#-
   What of the touched days and orders a model takes: those that changed, and those of its lookback. A fact declares it
-  (`config(meta={"lookback_days": 3})`: orders of the night's business day and the two before it); other models take that of the
+  (`config(meta={"lookback_days": 3})`: the three newest order days of each marketplace); other models take that of the
   fact that looks back furthest.
 -#}
 {% macro within_lookback() -%}

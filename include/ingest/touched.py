@@ -30,9 +30,7 @@ class Changes:
     def __init__(self, conn: psycopg.Connection, source: Source) -> None:
         self.conn, self.source = conn, source
         # `told_by` is the raw table whose rows differ; `entity` the one whose keys name the thing.
-        conn.execute(
-            "create temp table touched_now (entity text, thing text, key text, told_by text) on commit drop"
-        )
+        conn.execute("create temp table touched_now (entity text, thing text, key text, told_by text) on commit drop")
 
     def before(self, name: str, entity: Entity, columns: Iterable[str], first: date, last: date) -> None:
         """Remember the rows of the days ``first``..``last``, by key and a hash of ``columns``."""

@@ -17,7 +17,7 @@ taken as (
 compared as (
     select
         touched.*,
-        touched.is_incomparable or touched.order_before is distinct from taken.digest as is_other_order
+        touched.is_incomparable or (touched.order_before is distinct from taken.digest) as is_other_order
     from touched
     left join taken on touched.marketplace = taken.marketplace and touched.order_id = taken.order_id
 )

@@ -38,13 +38,25 @@ changed as (
     {{ orders_of_work() }}
 ),
 
+newest as materialized (
+    -- One look into the index for each marketplace.
+    select
+        marketplace,
+        (
+            select max(orders.ordered_on)
+            from orders
+            where orders.marketplace = marketplaces.marketplace
+        ) as ordered_on
+    from marketplaces
+),
+
 days as (
     -- By equal days, of which the planner knows how many orders they have: of an unknown range it expects a third.
     select
-        marketplaces.marketplace,
-        {{ built_as_of() }} - n as ordered_on,
+        newest.marketplace,
+        newest.ordered_on - n as ordered_on,
         n as days_back
-    from marketplaces
+    from newest
     cross join generate_series(0, {{ max_lookback_days() }} - 1) as n
 ),
 
@@ -149,5 +161,6 @@ except
 select told.*
 from {{ left_by_last_build("int_touched__orders", {
     "marketplace": "text", "order_id": "text", "ordered_on_before": "date", "customer_id_before": "text",
-    "days_back": "integer", "is_incomparable": "boolean", "told_by": "jsonb", "order_before": "numeric", "sale_before": "numeric", "extras_before": "numeric",
+    "days_back": "integer", "is_incomparable": "boolean", "told_by": "jsonb", "order_before": "numeric",
+    "sale_before": "numeric", "extras_before": "numeric",
 }) }} as told

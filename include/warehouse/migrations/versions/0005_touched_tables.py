@@ -15,5 +15,5 @@ def upgrade() -> None:
             alter table ops.{table} add primary key (source, thing, key, told_by);
             comment on table ops.{table} is
               'Grain: source, thing (orders, customers, products, session_days, ...), key, raw table that told of it ('''': any): what loads changed and {meant}'
-            """  # noqa: S608
+            """
         )
