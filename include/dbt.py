@@ -224,7 +224,7 @@ def keep_connections() -> None:
     import psycopg2
     from dbt.adapters.postgres.connections import PostgresConnectionManager
 
-    def release(self: PostgresConnectionManager) -> None:
+    def release(self: Any) -> None:
         with self.lock:
             connection = self.get_if_exists()
         if connection is None or connection.state != "open":
@@ -239,7 +239,7 @@ def keep_connections() -> None:
         except psycopg2.Error:
             self.close(connection)  # the next node opens another
 
-    PostgresConnectionManager.release = release
+    PostgresConnectionManager.release = release  # type: ignore[method-assign]
 
 
 def fingerprint(evolved: Mapping[str, Mapping[str, list[str]]]) -> str:
