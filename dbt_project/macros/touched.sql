@@ -66,15 +66,17 @@
     {%- if thing in ("orders", "contents", "days", "sale_days", "months") -%}
         {%- do conditions.append(within_lookback()) -%}
     {%- endif -%}
-    {%- set tables = tables_read(tested_model() or model) if thing == "orders" and execute else [] -%}
-    {%- if tables -%} {%- do conditions.append(is_told_by(tables)) -%} {%- endif -%}
+    {%- set node = (tested_model() or model) if execute else {} -%}
+    {%- if thing == "orders" and node.get("resource_type") == "model" and node.get("sources") -%}
+        {%- do conditions.append(is_told_by(tables_read(node))) -%}
+    {%- endif -%}
     {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     {%- if thing == "reviewed" -%} {%- do conditions.append(is_told_of(["reviews"])) -%} {%- endif -%}
     (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
 
-{#- The raw tables that decide which orders a staging model has to build anew; none for another model. -#}
+{#- The raw tables that decide which orders a staging model has to build anew. -#}
 {% macro tables_read(node) -%}
     {%- set names = [] -%}
     {%- for source_name, entity in node.get("sources", []) -%}
@@ -359,8 +361,8 @@
 
 {#-
   Select of the orders that ops.touched_work names, with the raw table that told of them (null: any): by themselves, or by
-  a row of a `tracked` table that was used for them. Those are found in what the last build left: an order that is new names itself. A rate is no part of what
-  digests of orders: `by_rate` says that one changed.
+  a row of a `tracked` table that was used for them. Those are found in what the last build left: an order that is new
+  names itself. A rate is no part of what digests of orders: `by_rate` says that one changed.
 -#}
 {% macro orders_of_work() -%}
     {%- set key = {"marketplace": "text", "order_id": "text"} -%}

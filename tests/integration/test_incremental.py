@@ -342,6 +342,11 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
         orders[n] = outlet_order(n)
         orders[n]["orders"]["customer_email"] = "twice"
     orders[40]["orders"]["status"] = "canceled"
+    # Off before and after, so that no sale is another one; but only one of the two statuses is a cancellation.
+    off = {44: "canceled", 46: "unavailable"}
+    for n, status in off.items():
+        orders[n] = outlet_order(n)
+        orders[n]["orders"]["status"] = status
 
     def load(conn: psycopg.Connection) -> None:
         found: dict[str, dict[tuple, dict]] = {}
@@ -387,6 +392,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     for n, (name, column, value_now) in enumerate(changes):
         orders[n][name][column] = value_now
     orders[70]["order_items"]["quantity"] = 5
+    orders[44]["orders"]["status"], orders[46]["orders"]["status"] = off[46], off[44]
     refund = dict.fromkeys(load_source("demo_outlet").entities["refunds"].columns) | orders[n_orders - 1]["orders"]
     orders[n_orders - 1]["refunds"] = refund | {
         "refund_id": "sr", "line": 1, "sku": "p", "quantity": 1, "amount": 5,
