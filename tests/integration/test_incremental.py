@@ -350,6 +350,8 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     # Removed before and after: its items' versions keep its day, which is another one then.
     orders[48] = outlet_order(48)
     orders[48]["orders"]["_deleted"] = True
+    # The same sale, known later: an item is not known before its order's sale.
+    orders[50] = outlet_order(50)
 
     def load(conn: psycopg.Connection) -> None:
         found: dict[str, dict[tuple, dict]] = {}
@@ -396,6 +398,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
         orders[n][name][column] = value_now
     orders[70]["order_items"]["quantity"] = 5
     orders[48]["orders"]["ordered_at"] += timedelta(days=1)
+    orders[50]["orders"]["known_at"] += timedelta(hours=1)
     orders[44]["orders"]["status"], orders[46]["orders"]["status"] = off[46], off[44]
     refund = dict.fromkeys(load_source("demo_outlet").entities["refunds"].columns) | orders[n_orders - 1]["orders"]
     orders[n_orders - 1]["refunds"] = refund | {
