@@ -352,6 +352,7 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     orders[48]["orders"]["_deleted"] = True
     # The same sale, known later: an item is not known before its order's sale.
     orders[50] = outlet_order(50)
+    orders[50]["orders"]["customer_email"] = "later"
 
     def load(conn: psycopg.Connection) -> None:
         found: dict[str, dict[tuple, dict]] = {}
