@@ -66,9 +66,11 @@
     {%- if thing in ("orders", "contents", "days", "sale_days", "months") -%}
         {%- do conditions.append(within_lookback()) -%}
     {%- endif -%}
-    {%- set node = (tested_model() or model) if execute else {} -%}
-    {%- if thing == "orders" and node.get("resource_type") == "model" and node.get("sources") -%}
-        {%- do conditions.append(is_told_by(tables_read(node))) -%}
+    {%- if thing == "orders" and execute -%}
+        {%- set node = tested_model() or model -%}
+        {%- if node.get("resource_type") == "model" and node.get("sources") -%}
+            {%- do conditions.append(is_told_by(tables_read(node))) -%}
+        {%- endif -%}
     {%- endif -%}
     {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     {%- if thing == "reviewed" -%} {%- do conditions.append(is_told_of(["reviews"])) -%} {%- endif -%}
@@ -511,7 +513,7 @@
 
 {#- The model that a generic test is of; none for another test, and while parsing. Its argument `model` hides the node. -#}
 {% macro tested_model() -%}
-    {{ return(graph.nodes.get(model.get("attached_node")) if execute else none) }}
+    {{ return(graph.get("nodes", {}).get(model.get("attached_node")) if execute else none) }}
 {%- endmacro %}
 
 {#- Whether this night noted which rows of the tested mart are others now (note_differing). -#}

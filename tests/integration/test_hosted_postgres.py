@@ -1,6 +1,8 @@
 """EMPORIUM_DSN: a Postgres that is not ours, whose user is no superuser."""
 
 import os
+import shutil
+import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -17,28 +19,30 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def hosted(tmp_path_factory, monkeypatch):
+def hosted(monkeypatch):
     """A server of its own with a user that may make roles and databases, and nothing more."""
-    home = tmp_path_factory.mktemp("hosted")
+    home = Path(tempfile.mkdtemp(prefix="emporium-hosted-"))
+    home.chmod(0o755)
     monkeypatch.setenv("EMPORIUM_HOME", str(home))
     monkeypatch.setenv("EMPORIUM_PG_PORT", str(free_port()))
     monkeypatch.delenv("EMPORIUM_DSN", raising=False)
     settings.cache_clear()
-    postgres.start()
     try:
+        postgres.start()
         with psycopg.connect(dsn(), autocommit=True) as conn:
             conn.execute("create role shopkeeper login createrole createdb password 'p/w'")
             conn.execute("create database warehouse owner shopkeeper")
         url = f"postgresql://shopkeeper:p%2Fw@127.0.0.1:{settings().pg_port}/warehouse"
         monkeypatch.setenv("EMPORIUM_DSN", url)
         settings.cache_clear()
-        yield Path(home)
+        yield home
     finally:
         os.environ.pop("EMPORIUM_DSN", None)
         settings.cache_clear()
         postgres.stop()
         monkeypatch.undo()
         settings.cache_clear()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_migrations_and_vendors_need_no_superuser_and_roles_stay_apart(hosted):
