@@ -78,16 +78,9 @@
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
 
-{#- The raw tables that decide which orders a staging model has to build anew. -#}
+{#- The raw tables that a staging model reads: they decide which orders it has to build anew. -#}
 {% macro tables_read(node) -%}
-    {%- set names = [] -%}
-    {%- for source_name, entity in node.get("sources", []) -%}
-        {%- do names.append(entity) -%}
-        {%- for about in all_sources()[source_name].get("changes", {}).get(entity, {}).values() if about.through -%}
-            {%- do names.append(about.through.entity) -%}
-        {%- endfor -%}
-    {%- endfor -%}
-    {{ return(names | unique | sort | list) }}
+    {{ return(node.get("sources", []) | map("last") | unique | sort | list) }}
 {%- endmacro %}
 
 {#- Condition that one of the raw tables told of a touched order, or that nobody knows which did. -#}
@@ -139,6 +132,9 @@
 -#}
 {% macro raw(source_name, entity, thing="orders") -%}
     {%- set relation = source(source_name, entity) -%}
+    {#- Also while parsing: the table between is one that the model reads (tables_read). -#}
+    {%- set through = all_sources()[source_name].get("changes", {}).get(entity, {}).get(thing, {}).get("through") -%}
+    {%- set between = source(source_name, through.entity) if through -%}
     {%- do depend_on_touched(thing) -%}
     {%- if is_built_by_keys() and config.get("touched") == thing -%}
         {%- set key = touched_columns(thing)[-1] -%}
@@ -151,7 +147,7 @@
                 {%- if by.through %}
                 {%- set there = changes(source_name, by.through.entity, thing) %}
                 select {{ by.through.column }}
-                from {{ builtins.source(source_name, by.through.entity) }}
+                from {{ between }}
                 where {{ there.column }} in (
                 {%- endif %}
                 select

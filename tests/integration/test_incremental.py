@@ -617,11 +617,12 @@ def test_two_builds_take_turns(world: World, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture
-def olist(raw: None) -> Iterator[Callable[[list[dict], list[dict]], set[tuple[str, str]]]]:
-    """Loads orders and customers of one day in place of what was there; returns the keys that this touched."""
+def olist(raw: None) -> Iterator[Callable[[list[dict], list[dict]], set[tuple[str, str, str]]]]:
+    """Loads orders and customers of one day in place of what was there; returns what this touched: thing, key and the
+    table that told of it."""
     source, day = load_source("olist"), date(2017, 1, 1)
 
-    def load(orders: list[dict], customers: list[dict], file: str = "a.csv") -> set[tuple[str, str]]:
+    def load(orders: list[dict], customers: list[dict], file: str = "a.csv") -> set[tuple[str, str, str]]:
         nothing = dict.fromkeys([*source.entities["orders"].columns, *source.entities["customers"].columns])
         known = {
             "partition_on": day,
@@ -641,7 +642,7 @@ def olist(raw: None) -> Iterator[Callable[[list[dict], list[dict]], set[tuple[st
                 changes.after(name, entity, kinds, day, day)
             changes.write()
         with connect() as conn:
-            told = conn.execute("select thing, key from ops.touched_key where source = 'olist'").fetchall()
+            told = conn.execute("select thing, key, told_by from ops.touched_key where source = 'olist'").fetchall()
             conn.execute("truncate ops.touched_key")
         return set(told)
 
@@ -657,17 +658,19 @@ def order(order_id: str, status: str = "created", customer: str = "k1") -> dict:
 
 def test_a_load_touches_what_its_rows_were_and_what_they_are(olist: Callable[..., set]) -> None:
     people = [{"customer_id": "k1", "customer_unique_id": "ann"}, {"customer_id": "k2", "customer_unique_id": "bob"}]
-    everything = {("orders", "A"), ("orders", "B"), ("customers", "ann"), ("customers", "bob")}
+    # A customer's row that is new tells of the orders that name it, as those do themselves.
+    everything = {("orders", key, table) for key in "AB" for table in ("orders", "customers")}
+    everything |= {("customers", "ann", "customers"), ("customers", "bob", "customers")}
     assert olist([order("A"), order("B", customer="k2")], people) == everything
     # The same again, from another file, changes nothing.
     assert olist([order("B", customer="k2"), order("A")], people, file="b.csv") == set()
-    assert olist([order("A", "shipped"), order("B", customer="k2")], people) == {("orders", "A")}
-    # Whoever a customer row is of, and the orders that name it.
+    assert olist([order("A", "shipped"), order("B", customer="k2")], people) == {("orders", "A", "orders")}
+    # Whoever a customer row is of, and the orders that name it: those it tells of itself.
     moved = [people[0], {"customer_id": "k2", "customer_unique_id": "eve"}]
     assert olist([order("A", "shipped"), order("B", customer="k2")], moved) == {
-        ("customers", "bob"), ("customers", "eve"), ("orders", "B"),
+        ("customers", "bob", "customers"), ("customers", "eve", "customers"), ("orders", "B", "customers"),
     }  # fmt: skip
-    assert olist([order("B", customer="k2")], moved) == {("orders", "A")}
+    assert olist([order("B", customer="k2")], moved) == {("orders", "A", "orders")}
 
 
 def test_a_first_load_of_many_rows_touches_everything_by_one_key(
@@ -676,12 +679,12 @@ def test_a_first_load_of_many_rows_touches_everything_by_one_key(
     with connect() as conn:
         conn.execute("truncate raw_olist.orders, raw_olist.customers")
     monkeypatch.setattr(touched, "MANY_ROWS", 1)
-    assert olist([order("A"), order("B")], []) == {("orders", "*")}
+    assert olist([order("A"), order("B")], []) == {("orders", "*", "orders")}
 
 
 def test_a_build_takes_the_keys_that_were_committed_and_no_others(raw: None) -> None:
-    def key(conn: psycopg.Connection, name: str) -> None:
-        touched.record(conn, "olist", "orders", sql.SQL("select {}").format(sql.Literal(name)))
+    def key(conn: psycopg.Connection, name: str, told_by: str = "orders") -> None:
+        touched.record(conn, "olist", "orders", sql.SQL("select {}").format(sql.Literal(name)), told_by)
 
     with connect() as conn:
         conn.execute("truncate ops.touched_key, ops.touched_work")
@@ -689,14 +692,19 @@ def test_a_build_takes_the_keys_that_were_committed_and_no_others(raw: None) -> 
         key(load, "A")
         key(load, "B")
         load.commit()
-        # A load that is under way touches A again, and C: the build may not see its rows.
+        # A load that is under way touches A again, B by another table, and C: the build may not see its rows.
         key(load, "A")
+        key(load, "B", "order_items")
         key(load, "C")
         work.take(build_of_night)
         build_of_night.commit()
         load.commit()
-    assert rows("select key from ops.touched_work") == [("B",)]
-    assert rows("select key from ops.touched_key order by 1") == [("A",), ("C",)]
+    assert rows("select key, told_by from ops.touched_work") == [("B", "orders")]
+    assert rows("select key, told_by from ops.touched_key order by 1") == [
+        ("A", "orders"),
+        ("B", "order_items"),
+        ("C", "orders"),
+    ]
 
 
 def test_what_makes_a_build_whole(raw: None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -252,6 +253,25 @@ def test_every_model_that_is_built_by_touched_keys_comes_after_them(manifest: di
         within = {"months": "days", "sale_days": "days", "reviewed": "products"}
         thing = within.get(model["config"]["touched"], model["config"]["touched"])
         assert f"model.emporium.int_touched__{thing}" in model["depends_on"]["nodes"], name
+
+
+def test_who_reads_a_table_through_another_reads_both(home: Path, tmp_path: Path) -> None:
+    """A row of the one between is another: what it told of has to be built anew, though nothing else reads it."""
+    shutil.copytree(dbt.PROJECT / "macros", tmp_path / "macros")
+    shutil.copy(dbt.PROJECT / "profiles.yml", tmp_path)
+    (tmp_path / "dbt_project.yml").write_text("{name: emporium, profile: emporium}")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "int_touched__orders.sql").write_text("select 1 as n")
+    (tmp_path / "models" / "steps.sql").write_text(
+        "{{ config(materialized='incremental', touched='orders') }} select * from {{ raw('shop', 'steps') }} as steps"
+    )
+    (tmp_path / "models" / "sources.yml").write_text(
+        "{version: 2, sources: [{name: shop, tables: [{name: steps}, {name: returns}, {name: others}]}]}"
+    )
+    through = {"column": "return_id", "type": "integer", "through": {"entity": "returns", "column": "return_id"}}
+    about = {"marketplace": "shop", "provides": [], "changes": {"steps": {"orders": through}}}
+    parsed = parse(tmp_path, tmp_path / "target", {"sources": {"shop": about}})
+    assert sorted(parsed["nodes"]["model.emporium.steps"]["sources"]) == [["shop", "returns"], ["shop", "steps"]]
 
 
 def test_intermediate_models_never_read_marts(manifest: dict) -> None:

@@ -20,7 +20,10 @@ where
     )
 {% endtest %}
 
-{#- The rows of `to` that a touched row can refer to: those of the same key, where both models are built by it. -#}
+{#-
+  The rows of `to` that a touched row can refer to: those of the same key, where both models are built by it, or the child
+  by `contents`, which are orders.
+-#}
 {% macro rows_referred_to(to, columns, to_columns, by=none) -%}
     {%- set child = tested_model() -%}
     {%- set parents = graph.nodes.values() | selectattr("relation_name", "equalto", to | string) | list if execute else [] -%}
