@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -340,7 +339,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with a full refresh as well")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line per figure")
     args = parser.parse_args(argv)
-    os.environ.setdefault("EMPORIUM_DBT_THREADS", "4")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         found = measure(args.rows, args.plans, args.dag, args.check)

@@ -1,28 +1,15 @@
 {#-
-  What the customers' report takes from things that change without a touched order: sessions, reviews, the segment.
-  One row for each customer of any of them, or of the stale ones.
+  What the customers' report takes from things that change without a touched order: sessions and reviews. One row for each
+  customer of any of them, or of the stale ones.
 -#}
-{% macro customer_signal_columns() -%}
-    {{ return([
-        "n_sessions", "last_session_on", "n_reviews", "average_rating", "rfm_month_on", "recency_quintile",
-        "frequency_quintile", "monetary_quintile", "segment", "segment_before",
-    ]) }}
-{%- endmacro %}
-
-{% macro customer_signals(of_stale=false) -%}
+{% macro customer_visits(of_stale=false) -%}
     {%- set narrowed = "and " ~ where_stale(["customer_id"], "told") if of_stale -%}
     select
         customer_id,
         coalesce(sessions.n_sessions, 0)::integer as n_sessions,
         sessions.last_session_on,
         coalesce(reviews.n_reviews, 0)::integer as n_reviews,
-        reviews.average_rating,
-        segments.month_on as rfm_month_on,
-        segments.recency_quintile,
-        segments.frequency_quintile,
-        segments.monetary_quintile,
-        segments.segment,
-        segments.segment_before
+        reviews.average_rating
     from (
         select
             customer_id,
@@ -41,11 +28,6 @@
         where customer_id is not null {{ narrowed }}
         group by customer_id
     ) as reviews using (customer_id)
-    full join (
-        select *
-        from {{ ref("rpt_rfm_month") }} as told
-        where month_on = (select max(month_on) from {{ ref("rpt_rfm_month") }}) {{ narrowed }}
-    ) as segments using (customer_id)
 {%- endmacro %}
 
 {#- The customers whose row is to be made anew: those of other sales, those who live elsewhere, are new or are gone. -#}
@@ -65,7 +47,8 @@
 
 {#-
   The customers whose report is to be made anew: those of other sales, of orders with other refunds or coupons, of other
-  signals, whose row in dim_customer is another, is new or is gone.
+  sessions and reviews, and those whose row in dim_customer or whose segment was noted as another one (note_differing)
+  since the last publication. A new month is another segment of everybody.
 -#}
 {% macro stale_customers() -%}
     select customer_id
@@ -76,26 +59,39 @@
     left join {{ ref("fact_order") }} as orders using (marketplace, order_id)
     left join {{ ref("fact_campaign_touch") }} as coupons using (marketplace, order_id)
     left join (
-        {{ digests_of_orders("extras", ref("int_touched__contents"), {
+        {{ digests_of_orders("extras", ref("int_touched__content_keys"), {
             "fact_refund": ref("fact_refund"),
             "fact_campaign_touch": ref("fact_campaign_touch"),
         }) }}
     ) as extras using (marketplace, order_id)
     where touched.extras_before is distinct from extras.digest
     union all
-    select coalesce(there.customer_id, customers.customer_id)
-    from {{ ref("dim_customer") }} as customers
-    full join {{ this }} as there on customers.customer_id = there.customer_id
-    left join ({{ customer_signals() }}) as signals on there.customer_id = signals.customer_id
+    select noted.scope ->> 'customer_id' as customer_id
+    from ops.unpublished as noted
     where
-        customers.n_orders is null
-        or there.n_orders is null
-        or (customers.region, customers.marketplaces) is distinct from (there.region, there.marketplaces)
-        {%- for column in customer_signal_columns() %}
-        {%- if column in ("n_sessions", "n_reviews") %}
-        or coalesce(signals.{{ column }}, 0) <> there.{{ column }}
-        {%- else %}
-        or signals.{{ column }} is distinct from there.{{ column }}
-        {%- endif %}
-        {%- endfor %}
+        noted.scope is not null
+        and (
+            noted.mart = '{{ ref("dim_customer").identifier }}'
+            or (
+                noted.mart = '{{ ref("rpt_rfm_month").identifier }}'
+                and (noted.scope ->> 'month_on')::date = (select max(month_on) from {{ ref("rpt_rfm_month") }})
+            )
+        )
+    union all
+    select customer_id
+    from {{ ref("dim_customer") }}
+    where
+        (select max(month_on) from {{ ref("rpt_rfm_month") }})
+        is distinct from (select max(rfm_month_on) from {{ this }})
+    union all
+    select customer_id
+    from ({{ customer_visits() }}) as visits
+    full join (
+        select *
+        from {{ this }}
+        where n_sessions > 0 or n_reviews > 0
+    ) as there using (customer_id)
+    where
+        (visits.n_sessions, visits.last_session_on, visits.n_reviews, visits.average_rating)
+        is distinct from (there.n_sessions, there.last_session_on, there.n_reviews, there.average_rating)
 {%- endmacro %}

@@ -60,22 +60,25 @@
   The same for `in (...)`, where a key may come twice. The planner knows nothing of the columns of a `distinct`, takes
   each for 200 values, and then reads millions of rows in a nested loop; of a plain select it knows the statistics.
 -#}
-{% macro touched_keys(thing) -%}
+{% macro touched_keys(thing, columns=none) -%}
     {%- if is_sampled() -%} {{ return(sampled(thing)) }} {%- endif -%}
     {%- set conditions = [] -%}
-    {%- if thing in ("orders", "contents", "days", "sale_days", "months") -%}
-        {%- do conditions.append(within_lookback()) -%}
-    {%- endif -%}
-    {%- if thing == "orders" and execute -%}
-        {%- set node = tested_model() or model -%}
-        {%- if node.get("resource_type") == "model" and node.get("sources") -%}
-            {%- do conditions.append(is_told_by(tables_read(node))) -%}
-        {%- endif -%}
+    {%- if thing in ("orders", "contents") -%}
+        {%- set node = (tested_model() or model) if thing == "orders" and execute else {} -%}
+        {%- set tables = tables_read(node) if node.get("resource_type") == "model" else [] -%}
+        {%- do conditions.append("(" ~ is_changed(tables) ~ " or days_back < " ~ lookback_days() ~ ")") -%}
+    {%- elif thing in ("days", "sale_days", "months") -%}
+        {%- do conditions.append("(days_back is null or days_back < " ~ lookback_days() ~ ")") -%}
     {%- endif -%}
     {%- if thing in ("sale_days", "months") -%} {%- do conditions.append("is_other_sale") -%} {%- endif -%}
     {%- if thing == "reviewed" -%} {%- do conditions.append(is_told_of(["reviews"])) -%} {%- endif -%}
-    (select {{ touched_columns(thing) | join(", ") }} from {{ touched_relation(thing) }}
+    (select {{ (columns or touched_columns(thing)) | join(", ") }} from {{ touched_relation(thing) }}
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
+{%- endmacro %}
+
+{#- Condition that an order changed, by one of the raw tables that a staging model reads. -#}
+{% macro is_changed(tables) -%}
+    {%- if tables -%} (is_changed and {{ is_told_by(tables) }}) {%- else -%} is_changed {%- endif -%}
 {%- endmacro %}
 
 {#- The raw tables that a staging model reads: they decide which orders it has to build anew. -#}
@@ -140,6 +143,7 @@
         {%- set key = touched_columns(thing)[-1] -%}
         {%- set by = changes(source_name, entity, thing) -%}
         {%- set there = by -%}
+        {%- set has_number = thing == "orders" and not is_sampled() -%}
         (
             select *
             from {{ relation }}
@@ -150,13 +154,9 @@
                 from {{ between }}
                 where {{ there.column }} in (
                 {%- endif %}
-                select
-                    {%- if there.type in ("integer", "bigint") %}
-                    case when {{ key }} ~ '^-?[0-9]{1,18}$' then {{ key }}::bigint end
-                    {%- else %}
-                    {{ key }}
-                    {%- endif %}
-                from {{ touched_keys(thing) }} as touched
+                {%- set is_number = there.type in ("integer", "bigint") %}
+                select {{ key if not is_number else "order_number" if has_number else as_number(key) }}
+                from {{ touched_keys(thing, ["marketplace", "order_number"] if is_number and has_number else none) }} as touched
                 {%- if thing != "customers" %}
                 where marketplace = {{ marketplace(source_name) }}
                 {%- endif %}
@@ -166,6 +166,11 @@
     {%- else -%}
         (select * from {{ relation }})
     {%- endif -%}
+{%- endmacro %}
+
+{#- The number that a key is the text of; null where it is of none. -#}
+{% macro as_number(key) -%}
+    case when {{ key }} ~ '^(0|-?[1-9][0-9]{0,17})$' then {{ key }}::bigint end
 {%- endmacro %}
 
 {#- How an entity's rows name a thing: {column, type, through: none or {entity, column}}. -#}
@@ -192,7 +197,10 @@
 
 {% macro touched_model(thing) -%}
     {%- do touched_columns(thing) -%}
-    {%- set within = {"months": "days", "sale_days": "days", "buyer_months": "buyers", "reviewed": "products"} -%}
+    {%- set within = {
+        "orders": "order_keys", "contents": "content_keys", "months": "days", "sale_days": "days",
+        "buyer_months": "buyers", "reviewed": "products",
+    } -%}
     {{ return("int_touched__" ~ within.get(thing, thing)) }}
 {%- endmacro %}
 
@@ -211,9 +219,9 @@
   (`config(meta={"lookback_days": 3})`: the three newest order days of each marketplace); other models take that of the
   fact that looks back furthest.
 -#}
-{% macro within_lookback() -%}
+{% macro lookback_days() -%}
     {%- set own = (model.config.get("meta") or {}).get("lookback_days") if execute -%}
-    (days_back is null or days_back < {{ max_lookback_days() if own is none else own }})
+    {{ return(max_lookback_days() if own is none else own) }}
 {%- endmacro %}
 
 {% macro max_lookback_days() -%}
@@ -252,7 +260,8 @@
   publisher (include/warehouse/marts.py) which, in one transaction. Most rows of a touched order, and nearly all of a
   touched customer, are as they were: to write them again cost the most of a day's build. Rows are told apart by the
   unique index, none of whose columns is ever null, or else by `columns`, all rows of one key together. A row that is
-  there is updated: where its page has room for it, that writes to no index whose columns did not change.
+  there is updated: where its page has room for it, that writes to no index whose columns did not change. All of it goes
+  by the order of the key, so that neighbours are found and written together.
 -#}
 {% macro replace_differing(arg_dict, columns, condition) -%}
     {%- set target, made = arg_dict["target_relation"], arg_dict["temp_relation"] -%}
@@ -261,7 +270,7 @@
     {%- set key = unique[0]["columns"] if unique else columns -%}
     {%- set listed = key | join(", ") -%}
     {%- set same -%}
-        {% for column in key %}there.{{ column }} = differing.{{ column }}{{ " and " if not loop.last }}{% endfor %}
+        {% for column in key %}there.{{ column }} = made.{{ column }}{{ " and " if not loop.last }}{% endfor %}
     {%- endset -%}
     {%- set digest = "hash_record_extended(row(" ~ names ~ "), 0)" -%}
     {%- set digest = (digest if unique else "sum(" ~ digest ~ ")") ~ " as digest" -%}
@@ -271,26 +280,33 @@
     select {{ listed }}, {{ "there.digest is not null and made.digest is not null" if unique else "false" }} as is_other_row
     from (select {{ listed }}, {{ digest }} from {{ target }} where {{ condition }} {{ grouped }}) as there
     full join (select {{ listed }}, {{ digest }} from {{ made }} {{ grouped }}) as made using ({{ listed }})
-    where there.digest is distinct from made.digest;
+    where there.digest is distinct from made.digest
+    order by {{ listed }};
     analyze pg_temp.differing;
 
     {{ note_differing(target, key) }}
     delete from {{ target }} as there
-    using pg_temp.differing as differing
-    where {{ same }} and not differing.is_other_row;
+    using pg_temp.differing as made
+    where {{ same }} and not made.is_other_row;
     {%- set others = arg_dict["dest_columns"] | map(attribute="name") | reject("in", key) | list %}
     {% if unique and others %}
     update {{ target }} as there
     set {% for column in others %}{{ column }} = made.{{ column }}{{ ", " if not loop.last }}{% endfor %}
-    from {{ made }} as made
-    inner join pg_temp.differing as differing using ({{ listed }})
-    where {{ same }} and differing.is_other_row;
+    from (
+        select made.*
+        from {{ made }} as made
+        inner join pg_temp.differing using ({{ listed }})
+        where differing.is_other_row
+        order by {{ listed }}
+    ) as made
+    where {{ same }};
     {% endif %}
     insert into {{ target }} ({{ names }})
     select {{ names }}
     from {{ made }} as made
     inner join pg_temp.differing as differing using ({{ listed }})
     where not differing.is_other_row
+    order by {{ listed }}
 {%- endmacro %}
 
 {% macro is_published(relation) -%}
@@ -447,7 +463,7 @@
 {%- endmacro %}
 
 {#-
-  Select of the orders in the relation `keys` with `digest` of those parts; an order that has none is absent. Of a
+  Select of the orders in the relation `keys`, which has each once, with `digest` of those parts; an order that has none is absent. Of a
   status counts only whether it is a sale. `relations` has the relation of each model; without it the digests are of what
   the last build left.
 -#}
@@ -467,7 +483,7 @@
                 , {{ is_sale("parts.status") if column == "status" else "parts." ~ column }}
                 {%- endfor -%}
             ), 0) as content
-        from (select distinct marketplace, order_id from {{ keys }}) as wanted
+        from {{ keys }} as wanted
         inner join {{ relations[name] if relations else left_by_last_build(name, columns) }} as parts
             on wanted.marketplace = parts.marketplace and wanted.order_id = parts.order_id
         {%- endfor %}

@@ -192,7 +192,7 @@ def is_night_by_keys() -> bool:
     return False
 
 
-def customer_signals(of_stale: bool = False) -> str:
+def customer_visits(of_stale: bool = False) -> str:
     """A select as any other."""
     return "select *\n    from fact_session"
 
@@ -210,3 +210,8 @@ def orders_of_work() -> str:
 def depend_on_lookups() -> str:
     """Nothing to see."""
     return ""
+
+
+def as_number(key: str) -> str:
+    """An expression."""
+    return f"{key}::bigint"

@@ -311,7 +311,7 @@ class Source(_Strict):
 def parse_source(path: Path) -> Source:
     """The source in a YAML file. ``ValueError`` names the file and the field that is wrong."""
     try:
-        return Source.model_validate(yaml.safe_load(path.read_text()))
+        return Source.model_validate(yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name} is not YAML: {error}") from error
     except ValidationError as error:

@@ -15,8 +15,9 @@ MANY_ORDERS = 10_000
 LARGEST_SHARE = 0.25
 """More than this share of all orders touched: building everything is quicker than looking each one up."""
 
-CLEARED = ("int_touched__orders", "int_touched__contents", "int_touched__sales", "int_touched__days",
-           "int_touched__customers", "int_touched__products", "int_touched__session_days")  # fmt: skip
+CLEARED = ("int_touched__orders", "int_touched__order_keys", "int_touched__contents", "int_touched__content_keys",
+           "int_touched__sales", "int_touched__days", "int_touched__customers", "int_touched__products",
+           "int_touched__session_days")  # fmt: skip
 
 
 UNFINISHED = "unfinished"

@@ -27,7 +27,7 @@ MODELS = {
     "int_orders__current": "{{ config(schema='intermediate', materialized='table') }} "
     "select 'm' as marketplace, n::text as order_id, '2019-03-01'::date - n as ordered_on "
     "from generate_series(0, 9) as t (n)",
-    "int_touched__orders": "select marketplace, order_id, null::integer as days_back "
+    "int_touched__order_keys": "select marketplace, order_id, true as is_changed, null::integer as days_back "
     "from {{ ref('int_orders__current') }} where false",
     "probe_orders": "{{ config(materialized='incremental', touched='orders') }} "
     "select marketplace, order_id, 1 as n_orders from {{ ref('int_orders__current') }} "

@@ -18,6 +18,7 @@ from tests.integration.conftest import drop_models
 pytestmark = pytest.mark.integration
 
 DAY = date(2025, 1, 2)
+TOUCHED = ("int_touched__orders", "int_touched__order_keys")
 FIRST, TEN = "2025-01-01", "2025-01-01 10:00+00"
 NIGHT_2 = {"partition_on": "2025-01-02", "known_at": "2025-01-02 09:00+00"}
 
@@ -289,7 +290,7 @@ def test_a_status_outside_the_vocabulary_stops_the_build_and_names_the_test(
         conn.execute(change, ("teleported",))
     touch("demo_outlet", "orders", "O2")
     try:
-        assert dbt.run("build", ["--select", "int_touched__orders", "stg_demo_outlet__orders+"]) == 1
+        assert dbt.run("build", ["--select", *TOUCHED, "stg_demo_outlet__orders+"]) == 1
     finally:
         with connect() as conn:
             conn.execute(change, ("created",))
@@ -306,7 +307,7 @@ def test_a_version_that_shows_the_future_stops_the_build(built: None, capsys: py
         conn.execute(change, ("2025-01-02 00:00+00",))
     touch("olist", "orders", "X")
     try:
-        assert dbt.run("build", ["--select", "int_touched__orders", "stg_olist__orders", "int_orders__versions"]) == 1
+        assert dbt.run("build", ["--select", *TOUCHED, "stg_olist__orders", "int_orders__versions"]) == 1
     finally:
         with connect() as conn:
             conn.execute(change, (None,))

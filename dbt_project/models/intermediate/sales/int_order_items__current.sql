@@ -25,6 +25,10 @@ select
     items.order_item_id,
     items.product_id,
     items.vendor_id,
+    -- Counts the order once for a vendor that sells more than one item of it.
+    row_number() over (
+        partition by items.marketplace, items.order_id, items.vendor_id, items.ordered_on order by items.order_item_id
+    ) = 1 as is_first_of_vendor,
     orders.customer_id,
     orders.ordered_at,
     items.ordered_on,

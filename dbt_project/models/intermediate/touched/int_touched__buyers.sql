@@ -18,3 +18,4 @@ select
 from {{ ref("int_orders__current") }} as orders
 inner join touched on orders.marketplace = touched.marketplace and orders.order_id = touched.order_id
 where orders.customer_id is not null
+order by customer_id

@@ -8,7 +8,7 @@ with touched as (
 ),
 
 taken as (
-    {{ digests_of_orders("order", "touched", {
+    {{ digests_of_orders("order", ref("int_touched__order_keys"), {
         "int_orders__current": ref("int_orders__current"),
         "int_orders__deleted": ref("int_orders__deleted"),
     }) }}

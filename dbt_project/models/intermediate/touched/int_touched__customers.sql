@@ -4,3 +4,4 @@
 select distinct key as customer_id
 from ops.touched_work
 where thing = 'customers' and key <> '*'
+order by customer_id

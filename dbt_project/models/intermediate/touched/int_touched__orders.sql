@@ -60,7 +60,7 @@ days as (
     cross join generate_series(0, {{ max_lookback_days() }} - 1) as n
 ),
 
-touched as (
+found as (
     select
         marketplace,
         order_id,
@@ -80,14 +80,30 @@ touched as (
     inner join orders on days.marketplace = orders.marketplace and days.ordered_on = orders.ordered_on
 ),
 
-contents as (
+touched as (
+    -- By the order of the indexes: what is looked up one after the other is then on the same pages.
     select *
+    from found
+    order by order_id, marketplace
+),
+
+touched_keys as (
+    select distinct
+        order_id,
+        marketplace
+    from touched
+),
+
+contents as (
+    select distinct
+        order_id,
+        marketplace
     from touched
     where {{ is_told_of(contents_of_orders()) }}
 ),
 
 taken as (
-    {{ digests_of_orders("order", "touched") }}
+    {{ digests_of_orders("order", "touched_keys") }}
 ),
 
 sales as (

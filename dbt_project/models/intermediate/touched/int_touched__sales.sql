@@ -9,7 +9,9 @@ contents as (
 ),
 
 told as (
-    select *
+    select distinct
+        order_id,
+        marketplace
     from contents
     where is_told
 ),

@@ -56,8 +56,16 @@ coupons as (
     group by customer_id
 ),
 
-signals as (
-    {{ customer_signals(of_stale=true) }}
+visits as (
+    {{ customer_visits(of_stale=true) }}
+),
+
+segments as (
+    select every_month.*
+    from {{ ref("rpt_rfm_month") }} as every_month
+    where
+        every_month.month_on = (select max(newest.month_on) from {{ ref("rpt_rfm_month") }} as newest)
+        and {{ where_stale(["customer_id"], "every_month") }}
 )
 
 select
@@ -77,19 +85,20 @@ select
     coalesce(refunds.refund_reporting_amount, 0) as refund_reporting_amount,
     {{ reporting_currency() }} as reporting_currency,
     coalesce(coupons.n_coupons, 0) as n_coupons,
-    coalesce(signals.n_sessions, 0) as n_sessions,
-    signals.last_session_on,
-    coalesce(signals.n_reviews, 0) as n_reviews,
-    signals.average_rating,
-    signals.rfm_month_on,
-    signals.recency_quintile,
-    signals.frequency_quintile,
-    signals.monetary_quintile,
-    signals.segment,
-    signals.segment_before
+    coalesce(visits.n_sessions, 0) as n_sessions,
+    visits.last_session_on,
+    coalesce(visits.n_reviews, 0) as n_reviews,
+    visits.average_rating,
+    segments.month_on as rfm_month_on,
+    segments.recency_quintile,
+    segments.frequency_quintile,
+    segments.monetary_quintile,
+    segments.segment,
+    segments.segment_before
 from customers
 left join orders on customers.customer_id = orders.customer_id
 left join items on customers.customer_id = items.customer_id
 left join refunds on customers.customer_id = refunds.customer_id
 left join coupons on customers.customer_id = coupons.customer_id
-left join signals on customers.customer_id = signals.customer_id
+left join visits on customers.customer_id = visits.customer_id
+left join segments on customers.customer_id = segments.customer_id
