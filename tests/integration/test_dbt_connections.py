@@ -1,5 +1,7 @@
-"""One connection for each of dbt's threads, and nothing of a model left in it for the next."""
+"""What we make dbt do otherwise: its threads keep their connection, with nothing of a model left in it for the next,
+and take what the longest chain waits for."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,12 @@ MODELS = {
     "a_ends": "{{ config(materialized='table', pre_hook='select pg_terminate_backend(pg_backend_pid())') }} "
     "select 1 as n",
     "b_goes_on": "{{ config(materialized='table') }} select 1 as n",
+    "c_alone": "select 1 as n",
+    "d_first": "select 1 as n",
+    "e_second": "select * from {{ ref('d_first') }}",
+    "f_third": "select * from {{ ref('e_second') }}",
 }
+CHAIN = ["d_first", "e_second", "f_third"]
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def test_the_next_model_has_the_same_connection_as_new(project: list[str]) -> No
     from dbt.cli.main import dbtRunner
 
     dbt.keep_connections()
-    outcome = dbtRunner().invoke([*project, "--exclude", "a_ends", "b_goes_on"])
+    outcome = dbtRunner().invoke([*project, "--select", "leaves", "fails", "finds"])
     status = {one.node.name: str(one.status) for one in outcome.result.results}
     assert status == {"leaves": "success", "fails": "error", "finds": "success"}
     with connect(analyst.ROLE) as conn:
@@ -73,3 +80,24 @@ def test_a_connection_that_was_ended_is_replaced(project: list[str]) -> None:
         ("a_ends", "error"),
         ("b_goes_on", "success"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [
+        ({}, ["d_first", "e_second", "c_alone", "f_third"]),
+        ({"c_alone": 9.0, "d_first": 1.0, "e_second": 1.0, "f_third": 1.0}, ["c_alone", *CHAIN]),
+        ({"c_alone": 1.0, "d_first": 0.1, "e_second": 0.1, "f_third": 2.0}, [*CHAIN, "c_alone"]),
+    ],
+)
+def test_what_the_longest_chain_waits_for_comes_first(
+    project: list[str], tmp_path: Path, seconds: dict[str, float], order: list[str]
+) -> None:
+    from dbt.cli.main import dbtRunner
+
+    if seconds:
+        results = [{"unique_id": f"model.emporium.{name}", "execution_time": took} for name, took in seconds.items()]
+        (tmp_path / "run_results.json").write_text(json.dumps({"results": results}))
+    dbt.longest_chain_first(tmp_path)
+    outcome = dbtRunner().invoke([*project, "--select", "c_alone", *CHAIN])
+    assert [one.node.name for one in outcome.result.results] == order

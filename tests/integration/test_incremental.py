@@ -429,6 +429,34 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     assert rows(f"select n_returns from core.rpt_customer_360 where customer_id = 's{n_orders - 1}'") == [(1,)]
 
 
+def test_a_new_month_is_another_segment_of_everybody(world: World) -> None:
+    """Whoever lapsed in the month before is in none of the new one: no row of theirs tells that it began."""
+    day = date(2025, 3, 1)
+
+    def load(bought: dict[str, datetime]) -> None:
+        orders = {n: outlet_order(n) for n in range(200, 200 + len(bought))}
+        found: dict[str, dict[tuple, dict]] = {}
+        for (n, order), (customer, ordered_at) in zip(orders.items(), bought.items(), strict=True):
+            order["orders"] |= {"customer_email": customer, "ordered_at": ordered_at}
+            for name, row in order.items():
+                found.setdefault(name, {})[(f"s{n}", 1) if "line" in row else (f"s{n}",)] = row | {"partition_on": day}
+        world.said["demo_outlet", day] = {-2: found}
+        with connect("loader") as conn:
+            world.load(conn, "demo_outlet", day)
+        build()
+
+    bought = {"here": datetime(2025, 1, 20, tzinfo=UTC), "lapses": datetime(2024, 1, 20, tzinfo=UTC)}
+    report = "select rfm_month_on, segment from core.rpt_customer_360 where customer_id = 'lapses'"
+    load(bought)
+    assert rows(report) == [(date(2025, 1, 1), "lapsed")]
+    load(bought | {"later": datetime(2025, 2, 20, tzinfo=UTC)})
+    assert rows(report) == [(None, None)]
+    load(bought)
+    assert rows(report) == [(date(2025, 1, 1), "lapsed")]
+    load({})
+    assert rows(report) == []
+
+
 def test_no_column_of_a_unique_index_is_null(world: World) -> None:
     """By these columns a build tells which rows differ (replace_differing): null equals nothing."""
     found = rows(
