@@ -285,9 +285,9 @@ def dag_seconds(day: date) -> float:
     with Airflow() as api:
         register(api)
         started = time.time()
-        run = api.trigger("warehouse", str(day))
+        run_id = api.trigger("warehouse", str(day))
         while True:
-            tasks = {one["task_id"]: one for one in api.task_instances("warehouse", run["dag_run_id"])}
+            tasks = {one["task_id"]: one for one in api.task_instances("warehouse", run_id)}
             build = tasks.get("build_models", {})
             if build.get("state") in FINISHED:
                 if build["state"] != "success":
@@ -296,8 +296,8 @@ def dag_seconds(day: date) -> float:
             time.sleep(0.5)
 
 
-def measure(rows: int, plans: Path | None, with_dag: bool, with_check: bool) -> dict[str, float | bool]:
-    """Everything; figures as the module says."""
+def measure(found: dict[str, float | bool], rows: int, plans: Path | None, *, with_dag: bool, with_check: bool) -> None:
+    """Everything, into ``found``; figures as the module says. What was measured before an error is in it."""
     with own_home():
         from include.warehouse.engine import connect
 
@@ -309,7 +309,7 @@ def measure(rows: int, plans: Path | None, with_dag: bool, with_check: bool) -> 
             conn.execute("vacuum analyze")
         build: Callable[[date], float] = lambda on: command("include.dbt", "build", "--as-of", str(on))
         before = day - timedelta(days=1)
-        found: dict[str, float | bool] = {"rows": n_items, "full_s": build(before)}
+        found |= {"rows": n_items, "full_s": build(before)}
         found["floor_s"] = floor(plans)
         found["publish_full_s"] = command("include.warehouse.marts", "--as-of", str(before))
         with connect() as conn:
@@ -327,7 +327,11 @@ def measure(rows: int, plans: Path | None, with_dag: bool, with_check: bool) -> 
         if with_dag:
             plain = build(day)
             found["dag_over_dbt"] = dag_seconds(day) / plain
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def show(found: dict[str, float | bool], *, as_json: bool) -> None:
+    """The figures on stdout."""
+    print(json.dumps(found) if as_json else "\n".join(f"{name:16}{value}" for name, value in found.items()))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -340,12 +344,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line per figure")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    found: dict[str, float | bool] = {}
     try:
-        found = measure(args.rows, args.plans, args.dag, args.check)
+        measure(found, args.rows, args.plans, with_dag=args.dag, with_check=args.check)
     except KeyboardInterrupt:
         print("interrupted; everything is cleaned up", file=sys.stderr)
         return 130
-    print(json.dumps(found) if args.json else "\n".join(f"{name:16}{value}" for name, value in found.items()))
+    finally:
+        found = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+        if found:
+            show(found, as_json=args.json)
     return int(args.rows >= 10_000_000 and found["ratio"] > 1 / 20)
 
 

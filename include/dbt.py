@@ -101,12 +101,14 @@ def production_state() -> Path:
     return settings().home / "dbt" / "production"
 
 
-def threads() -> int:
-    """How many nodes are built at once: one more than there are processors, as each also waits for disks; 8 at most.
+def threads(*, by_keys: bool = False) -> int:
+    """How many nodes are built at once; ``EMPORIUM_DBT_THREADS``, else two for each processor, 8 at most.
 
-    With more, the longest chain of models, which the build waits for, gets less of a processor.
+    One more than processors in a build by touched keys, which hardly waits for disks: with more, the longest chain of
+    models, which such a build waits for, gets less of a processor.
     """
-    return min((os.cpu_count() or 1) + 1, 8)
+    processors = os.cpu_count() or 1
+    return settings().dbt_threads or min(processors + 1 if by_keys else 2 * processors, 8)
 
 
 def environment(role: str = ROLE, folder: Path | None = None) -> dict[str, str]:
@@ -118,7 +120,7 @@ def environment(role: str = ROLE, folder: Path | None = None) -> dict[str, str]:
         "EMPORIUM_DBT_PORT": str(warehouse.get("port", "5432")),
         "EMPORIUM_DBT_DATABASE": str(warehouse["dbname"]),
         "EMPORIUM_DBT_USER": role,
-        "EMPORIUM_DBT_THREADS": os.environ.get("EMPORIUM_DBT_THREADS", str(threads())),
+        "EMPORIUM_DBT_THREADS": str(threads()),
         "EMPORIUM_DBT_SSLMODE": str(warehouse.get("sslmode", "prefer")),
         # The prefix makes dbt keep it out of its logs and artifacts.
         "DBT_ENV_SECRET_PASSWORD": str(warehouse["password"]),
@@ -308,7 +310,7 @@ def fingerprint(evolved: Mapping[str, Mapping[str, list[str]]]) -> str:
 
 
 def _whole_or_touched(made_of: str, extra: Sequence[str]) -> list[str]:
-    """Take the touched keys; the option that makes dbt build everything where it must, with a line that says why."""
+    """Take the touched keys, and say in a line what is built; the options of dbt for it."""
     with connect(ROLE) as conn:
         n_keys = work.take(conn)
         reason = work.why_everything(conn, made_of)
@@ -321,7 +323,8 @@ def _whole_or_touched(made_of: str, extra: Sequence[str]) -> list[str]:
         print(f"dbt: everything is built: {reason}", flush=True)
         return ["--full-refresh"]
     print(f"dbt: {n_keys:,} touched keys are built", flush=True)
-    return []
+    is_told = any(option.partition("=")[0] == "--threads" for option in extra)
+    return [] if is_told else ["--threads", str(threads(by_keys=True))]
 
 
 def _evolved(command: str) -> dict[str, dict[str, list[str]]]:

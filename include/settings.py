@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     source: str = Field("demo", description="The group of sources that a night takes: demo, olist, online_retail, ...")
     data: Path | None = Field(None, description="Folder of the files that a file source reads.")
 
+    dbt_threads: int | None = Field(
+        None, ge=1, description="How many models and tests dbt builds at once; default by processors, up to 8."
+    )
     dbt_schema: str | None = Field(None, description="The schema that `make dbt` builds into; default dev_<user>.")
 
     @field_validator("home", "jars", "data", mode="after")

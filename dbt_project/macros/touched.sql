@@ -215,9 +215,8 @@
 {%- endmacro %}
 
 {#-
-  What of the touched days and orders a model takes: those that changed, and those of its lookback. A fact declares it
-  (`config(meta={"lookback_days": 3})`: the three newest order days of each marketplace); other models take that of the
-  fact that looks back furthest.
+  How many of the newest order days of each marketplace a model looks at whether they changed or not. A fact declares it
+  (`config(meta={"lookback_days": 3})`); other models take that of the fact that looks back furthest.
 -#}
 {% macro lookback_days() -%}
     {%- set own = (model.config.get("meta") or {}).get("lookback_days") if execute -%}
@@ -463,9 +462,9 @@
 {%- endmacro %}
 
 {#-
-  Select of the orders in the relation `keys`, which has each once, with `digest` of those parts; an order that has none is absent. Of a
-  status counts only whether it is a sale. `relations` has the relation of each model; without it the digests are of what
-  the last build left.
+  Select of the orders in the relation `keys`, which has each once, with `digest` of those parts; an order that has none is
+  absent. Of a status counts only whether it is a sale. `relations` has the relation of each model; without it the digests
+  are of what the last build left.
 -#}
 {% macro digests_of_orders(which, keys, relations=none) -%}
     select
