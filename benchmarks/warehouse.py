@@ -281,19 +281,22 @@ def dag_seconds(day: date) -> float:
     from include.services import supervisor
     from include.services.airflow_api import FINISHED, Airflow
 
-    supervisor.up(say)
-    with Airflow() as api:
-        register(api)
-        started = time.time()
-        run_id = api.trigger("warehouse", str(day))
-        while True:
-            tasks = {one["task_id"]: one for one in api.task_instances("warehouse", run_id)}
-            build = tasks.get("build_models", {})
-            if build.get("state") in FINISHED:
-                if build["state"] != "success":
-                    raise SystemExit("The DAG's build failed.")
-                return time.time() - started
-            time.sleep(0.5)
+    try:
+        supervisor.up(say)
+        with Airflow() as api:
+            register(api)
+            started = time.time()
+            run_id = api.trigger("warehouse", str(day))
+            while True:
+                tasks = {one["task_id"]: one for one in api.task_instances("warehouse", run_id)}
+                build = tasks.get("build_models", {})
+                if build.get("state") in FINISHED:
+                    if build["state"] != "success":
+                        raise SystemExit("The DAG's build failed.")
+                    return time.time() - started
+                time.sleep(0.5)
+    finally:
+        supervisor.down()
 
 
 def measure(found: dict[str, float | bool], rows: int, plans: Path | None, *, with_dag: bool, with_check: bool) -> None:
