@@ -42,6 +42,8 @@ CATALOGUES = 8
 """How many times the products and vendors are repeated, however many orders there are."""
 
 STEP = 1_000_000
+"""Between the copies of a product's or a vendor's number."""
+
 SHIFTED = (
     "order_id", "order_product_id", "order_total_id", "order_history_id", "return_id", "invoice_no", "customer_id",
     "review_id", "coupon_history_id", "refund_id", "customer_transaction_id", "product_stock_log_id",
@@ -101,17 +103,24 @@ def repeat(conn: psycopg.Connection, n_items: int) -> int:
     times = max(round(n_items / there), 1)
     for schema, table in _tables(conn):
         kinds = _columns(conn, schema, table)
-        is_catalogue = not {"order_id", *PEOPLE} & kinds.keys()
+        n_copies = times if {"order_id", *PEOPLE} & kinds.keys() else min(times, CATALOGUES)
+        names = {
+            "table": sql.Identifier(schema, table),
+            "names": sql.SQL(", ").join(map(sql.Identifier, kinds)),
+            "values": sql.SQL(", ").join(_shifted(name, kind, n_copies) for name, kind in kinds.items()),
+        }
+        conn.execute(sql.SQL("create temporary table once on commit drop as select * from {table}").format(**names))
+        conn.execute(sql.SQL("truncate {table}").format(**names))
         conn.execute(
-            sql.SQL("insert into {table} ({names}) select {values} from {table}, generate_series(1, %s) as n").format(
-                table=sql.Identifier(schema, table),
-                names=sql.SQL(", ").join(map(sql.Identifier, kinds)),
-                values=sql.SQL(", ").join(_shifted(name, kind) for name, kind in kinds.items()),
-            ),
-            ((min(times, CATALOGUES) if is_catalogue else times) - 1,),
+            # As nights would have brought them, day by day.
+            sql.SQL(
+                """insert into {table} ({names})
+                   select {values} from once, generate_series(0, %s) as n order by partition_on, n"""
+            ).format(**names),
+            (n_copies - 1,),
         )
-        say(f"{schema}.{table}: times {times}")
-    conn.commit()
+        conn.commit()
+        say(f"{schema}.{table}: times {n_copies}")
     (there,) = conn.execute(count).fetchone() or (0,)
     return there
 
@@ -134,17 +143,20 @@ def _columns(conn: psycopg.Connection, schema: str, table: str) -> dict[str, str
     )
 
 
-def _shifted(name: str, kind: str) -> sql.Composable:
+def _shifted(name: str, kind: str, times: int) -> sql.Composable:
+    """A column of the n-th copy, the 0th being the row itself; numbers that a shop counts on grow with time."""
     column = sql.Identifier(name)
     which = sql.SQL("n")
     if name in CATALOGUE:
         which = sql.SQL("mod(n, {})").format(sql.Literal(CATALOGUES))
     if name in PEOPLE:
-        return sql.SQL("left(md5({} || n), 32)").format(column)
+        return sql.SQL("case when n = 0 then {0} else left(md5({0} || n), 32) end").format(column)
     if name in CATALOGUE or name in SHIFTED:
         if kind == "text":
             return sql.SQL("{} || case when {} > 0 then '-' || {} else '' end").format(column, which, which)
-        return sql.SQL("{} + {} * {}").format(column, which, sql.Literal(STEP))
+        if name in CATALOGUE:
+            return sql.SQL("{} + {} * {}").format(column, which, sql.Literal(STEP))
+        return sql.SQL("{} * {} + n").format(column, sql.Literal(times))
     return column
 
 
@@ -315,6 +327,9 @@ def measure(found: dict[str, float | bool], rows: int, plans: Path | None, *, wi
         found |= {"rows": n_items, "full_s": build(before)}
         found["floor_s"] = floor(plans)
         found["publish_full_s"] = command("include.warehouse.marts", "--as-of", str(before))
+        with connect(autocommit=True) as conn:
+            # What autovacuum does of new tables within half an hour, long before the next night.
+            conn.execute("vacuum analyze")
         with connect() as conn:
             found["day_rows"] = bring(conn, day)
         found["incremental_s"] = build(day)

@@ -16,10 +16,15 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Condition that a row is of a stale part; `true` where the model is built whole. A unit test has no `this`. -#}
-{% macro where_stale(columns, alias) -%}
+{#-
+  Condition that a row is of a stale part, of those that `condition` is true of; `true` where the model is built whole. A
+  unit test has no `this`.
+-#}
+{% macro where_stale(columns, alias, condition=none) -%}
     {%- if this is not none and is_incremental() -%}
-        ({{ alias }}.{{ columns | join(", " ~ alias ~ ".") }}) in (select {{ columns | join(", ") }} from pg_temp.stale)
+        ({{ alias }}.{{ columns | join(", " ~ alias ~ ".") }}) in (
+            select {{ columns | join(", ") }} from pg_temp.stale {{ "where " ~ condition if condition }}
+        )
     {%- else -%}
         true
     {%- endif -%}

@@ -284,6 +284,7 @@
     analyze pg_temp.differing;
 
     {{ note_differing(target, key) }}
+    {{ touch_differing(target, made, key) }}
     delete from {{ target }} as there
     using pg_temp.differing as made
     where {{ same }} and not made.is_other_row;
@@ -326,6 +327,27 @@
         union all
         select '{{ target.identifier }}', null;
     {%- endif -%}
+{%- endmacro %}
+
+{#-
+  With `touches` in the config, {thing: column}: what that column names in the rows of pg_temp.differing, before and after,
+  is touched (ops.touched_work), until a build is green.
+-#}
+{% macro touch_differing(target, made, key) -%}
+    {%- for thing, column in config.get("touches", {}).items() -%}
+        insert into ops.touched_work (source, thing, key)
+        select distinct '{{ target.identifier }}', '{{ thing }}', named.key
+        from (
+            {%- for rows in (target, made) %}
+            {{ "union all" if not loop.first }}
+            select rows.{{ column }}::text as key
+            from {{ rows }} as rows
+            inner join pg_temp.differing using ({{ key | join(", ") }})
+            {%- endfor %}
+        ) as named
+        where named.key is not null
+        on conflict do nothing;
+    {%- endfor -%}
 {%- endmacro %}
 
 {#-

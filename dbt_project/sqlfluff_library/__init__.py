@@ -96,7 +96,7 @@ def contents_of_orders() -> list[str]:
     return ["order_items"]
 
 
-def where_stale(columns: list[str], alias: str) -> str:
+def where_stale(columns: list[str], alias: str, condition: str | None = None) -> str:
     """A condition."""
     return "true"
 
@@ -190,11 +190,6 @@ def segment_changes() -> str:
 def is_night_by_keys() -> bool:
     """Tests are linted as they are when they look at all rows."""
     return False
-
-
-def customer_visits(of_stale: bool = False) -> str:
-    """A select as any other."""
-    return "select *\n    from fact_session"
 
 
 def touched_rows(tested: str, thing: str | None = None) -> str:

@@ -12,8 +12,14 @@ newest_rate as (
 ),
 
 newest_order as (
-    select max(ordered_on) as ordered_on
-    from {{ ref("fact_order") }}
+    -- One look into the index for each marketplace.
+    select max(newest.ordered_on) as ordered_on
+    from {{ marketplaces_of_sources() }} as sources (source, marketplace)
+    cross join lateral (
+        select max(orders.ordered_on) as ordered_on
+        from {{ ref("fact_order") }} as orders
+        where orders.marketplace = sources.marketplace
+    ) as newest
 )
 
 select

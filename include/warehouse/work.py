@@ -6,6 +6,8 @@ until a build is green: a build that was killed or failed loses nothing. See doc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import psycopg
 from psycopg import sql
 
@@ -62,6 +64,28 @@ def why_everything(conn: psycopg.Connection, fingerprint: str) -> str | None:
     if n_touched > max(MANY_ORDERS, LARGEST_SHARE * n_orders):
         return f"{n_touched:,} of about {int(n_orders):,} orders are touched"
     return None
+
+
+def without_rows(conn: psycopg.Connection, schemas: Mapping[str, str]) -> list[str]:
+    """Sources (source -> schema of its raw tables) that have no row in raw, no row in staging and no touched key.
+
+    Their staging would be built as it is, empty.
+    """
+    touched = {source for (source,) in conn.execute("select distinct source from ops.touched_work")}
+    found = []
+    for source, schema in schemas.items():
+        tables = conn.execute(
+            """select schemaname, tablename from pg_tables
+               where schemaname = %s and left(tablename, 1) <> '_'
+                  or schemaname = 'staging' and starts_with(tablename, %s)""",
+            (schema, f"stg_{source}__"),
+        ).fetchall()
+        rows = sql.SQL(" union all ").join(
+            sql.SQL("(select 1 from {} limit 1)").format(sql.Identifier(*table)) for table in tables
+        )
+        if tables and source not in touched and conn.execute(rows).fetchone() is None:
+            found.append(source)
+    return found
 
 
 def begin_everything(conn: psycopg.Connection) -> None:

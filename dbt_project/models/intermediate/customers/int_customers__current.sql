@@ -15,8 +15,7 @@ with customers as (
 select distinct on (customer_id)
     customer_id,
     region,
-    case when region is not null then marketplace end as region_marketplace,
-    known_at
+    case when region is not null then marketplace end as region_marketplace
 from customers
 where
     not exists (

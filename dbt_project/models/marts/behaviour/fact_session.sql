@@ -1,6 +1,7 @@
 {{ config(
     materialized="incremental",
     touched="session_days",
+    touches={"visitors": "customer_id"},
     indexes=[
         {"columns": ["session_id", "marketplace"], "unique": true},
         {"columns": ["session_on", "marketplace"]},

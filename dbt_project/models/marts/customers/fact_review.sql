@@ -1,9 +1,11 @@
 {{ config(
     materialized="incremental",
     touched="reviewed",
+    touches={"visitors": "customer_id"},
     indexes=[
         {"columns": ["review_id", "marketplace"], "unique": true},
         {"columns": ["product_id", "marketplace"]},
+        {"columns": ["customer_id"]},
     ],
 ) }}
 

@@ -4,6 +4,7 @@
     indexes=[
         {"columns": ["order_id", "refund_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "refunded_on"]},
+        {"columns": ["customer_id"]},
         {"columns": ["marketplace", "vendor_id", "refunded_on"]},
     ],
 ) }}

@@ -5,7 +5,7 @@
     indexes=[{"columns": ["customer_id"]}, {"columns": ["order_id"]}],
 ) }}
 
-select
+select distinct on (customer_email, order_id, customer_region)
     {{ marketplace("demo_outlet") }} as marketplace,
     order_id,
     customer_email as customer_id,
@@ -15,5 +15,6 @@ select
     partition_on as known_on
 from {{ raw("demo_outlet", "orders", "orders") }} as orders
 where customer_email is not null and _deleted is not true
--- Read by customers, each of whom has a row for each order: they lie next to each other.
-order by customer_id
+-- Each version of an order is a sighting; the newest one says all that those of the same region say. In the order of
+-- customers, by whom they are read: they lie next to each other.
+order by customer_email asc, order_id asc, customer_region asc, known_at desc, partition_on desc
