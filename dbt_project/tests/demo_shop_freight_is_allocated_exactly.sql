@@ -2,7 +2,7 @@
 -- quarantined have nowhere to carry it and are left out.
 with orders as (
     select built.*
-    from {{ touched_rows(ref("fact_order"), "orders") }} as built
+    from {{ touched_rows(ref("fact_order"), "contents") }} as built
     where built.marketplace = {{ marketplace("demo_shop") }} and n_items > 0
 ),
 

@@ -27,6 +27,7 @@ MODELS = {
     "a_ends": "{{ config(materialized='table', pre_hook='select pg_terminate_backend(pg_backend_pid())') }} "
     "select 1 as n",
     "b_goes_on": "{{ config(materialized='table') }} select 1 as n",
+    "waits": "{{ config(materialized='table') }} select current_setting('synchronous_commit') as setting",
     "c_alone": "select 1 as n",
     "d_first": "select 1 as n",
     "e_second": "select * from {{ ref('d_first') }}",
@@ -69,6 +70,16 @@ def test_the_next_model_has_the_same_connection_as_new(project: list[str]) -> No
         assert found == (left[0], "0", None, 0)
         # When dbt is done its connections are gone.
         assert conn.execute("select from pg_stat_activity where pid = %s", left).fetchone() is None
+
+
+def test_a_model_does_not_wait_for_the_disk_and_what_says_that_it_is_done_does(project: list[str]) -> None:
+    from dbt.cli.main import dbtRunner
+
+    assert dbtRunner().invoke([*project, "--select", "waits"]).success
+    with connect(analyst.ROLE) as conn:
+        assert conn.execute(f"select setting from {SCHEMA}.waits").fetchone() == ("off",)
+        # Not of ours, though libpq reads the variable for these as well.
+        assert conn.execute("show synchronous_commit").fetchone() == ("on",)
 
 
 def test_a_connection_that_was_ended_is_replaced(project: list[str]) -> None:

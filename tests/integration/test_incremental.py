@@ -1,5 +1,6 @@
 """Incremental builds: whatever order days arrive in, what is built by touched keys is what a full refresh builds."""
 
+import json
 import os
 import random
 import signal
@@ -289,6 +290,10 @@ def test_any_order_of_arrival_gives_what_a_full_refresh_gives(world: World, caps
             ]
             assert dbt.run("build", [*MODELS, *half]) == 0
             arrivals(2)
+        if night == 2:
+            # A publication: what other reports know of other rows is then only of this night.
+            with connect() as conn:
+                conn.execute("delete from ops.unpublished")
         build()
     assert "everything is built" not in capsys.readouterr().out
     tables = built_tables()
@@ -607,6 +612,93 @@ def test_the_newest_days_are_read_again_whatever_the_loader_says(world: World) -
     build()
     assert status_of(recent) == [(other,)]
     assert status_of(old) == before
+
+
+def test_a_source_without_a_row_is_left_out_of_a_night(
+    world: World, warehouse: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Otherwise these builds would be of a part.
+    monkeypatch.setattr(dbt, "WHOLE", (*dbt.WHOLE, MODELS[0]))
+
+    def staged() -> set[str]:
+        capsys.readouterr()
+        build()
+        results = json.loads((warehouse / "dbt" / "target" / "run_results.json").read_text())["results"]
+        return {one["unique_id"].split(".")[-1] for one in results if ".stg_" in one["unique_id"]}
+
+    weather = {"stg_weather__days"}
+    everything = staged()
+    assert weather < everything
+    assert "no staging of" not in capsys.readouterr().out
+    with connect() as conn:
+        conn.execute("create table kept_days as table raw_weather.days")
+        conn.execute("delete from raw_weather.days")
+    assert everything - staged() == weather
+    with connect() as conn:
+        conn.execute("insert into raw_weather.days table kept_days")
+        conn.execute("drop table kept_days")
+    assert staged() == everything
+
+
+def test_a_source_is_without_rows_when_none_is_left_and_none_was_taken_out(world: World) -> None:
+    def tables(schema: str, like: str) -> list[tuple]:
+        return rows(f"select schemaname || '.' || tablename from pg_tables where schemaname = '{schema}' and {like}")
+
+    with connect() as conn:
+        schemas = {"olist": "raw_olist", "opencart": "raw_opencart"}
+        assert work.without_rows(conn, schemas) == []
+        for (table,) in tables("raw_olist", "tablename !~ '^_'"):
+            conn.execute(f"delete from {table}")  # type: ignore[arg-type]
+        # Staging holds what is to be taken out of it.
+        assert work.without_rows(conn, schemas) == []
+        for (table,) in tables("staging", "tablename ~ '^stg_olist__'"):
+            conn.execute(f"delete from {table}")  # type: ignore[arg-type]
+        assert work.without_rows(conn, schemas) == ["olist"]
+        conn.execute("insert into ops.touched_work (source, thing, key) values ('olist', 'orders', 'k')")
+        assert work.without_rows(conn, schemas) == []
+        conn.rollback()
+
+
+def test_a_report_has_another_persons_review_and_session(world: World) -> None:
+    """Of both persons: whose it was, and whose it is."""
+    told = "select customer_id, n_reviews, n_sessions from core.rpt_customer_360 where customer_id in ('one', 'two')"
+    day = date(2025, 1, 20)
+    orders = {n: outlet_order(n) for n in (300, 301)}
+    found: dict[str, dict[tuple, dict]] = {}
+    for (n, order), customer in zip(orders.items(), ("one", "two"), strict=True):
+        order["orders"]["customer_email"] = customer
+        for name, row in order.items():
+            found.setdefault(name, {})[(f"s{n}", 1) if "line" in row else (f"s{n}",)] = row | {"partition_on": day}
+    review = dict.fromkeys(load_source("demo_outlet").raw_entities["reviews"].columns) | {
+        "review_id": "r300", "order_id": "s300", "sku": "k", "rating": 4, "partition_on": day,
+        "known_at": at(day, random.Random(1)), "reviewed_at": at(day, random.Random(1)), "_file": "f", "_line": 1,
+        "_deleted": False,
+    }  # fmt: skip
+    session = dict.fromkeys(SESSIONS) | {
+        "session_id": "s", "marketplace": "demo_shop", "visitor_id": "v", "session_on": day, "n_events": 1,
+        "started_at": at(day, random.Random(1)), "ended_at": at(day, random.Random(1)), "n_product_views": 1,
+        "n_cart_adds": 0, "n_purchases": 0, "is_bot": False, "known_at": at(day, random.Random(1)),
+    }  # fmt: skip
+
+    def load(customer: str | None) -> list[tuple]:
+        reviews = {("r300",): review | {"customer_email": customer}} if customer else {}
+        world.said["demo_outlet", day] = {-3: found | {"reviews": reviews}}
+        with connect("loader") as conn:
+            world.load(conn, "demo_outlet", day)
+            conn.execute("delete from raw_demo_clicks.sessions where session_id = 's'")
+            if customer:
+                fill(conn, "raw_demo_clicks.sessions", SESSIONS, [session | {"customer_id": customer}])
+            touched.record(
+                conn, "demo_clicks", "session_days", sql.SQL("select {}::text").format(sql.Literal(str(day)))
+            )
+        build()
+        with connect() as conn:
+            conn.execute("delete from ops.unpublished")
+        return sorted(rows(told))
+
+    assert load("one") == [("one", 1, 1), ("two", 0, 0)]
+    assert load("two") == [("one", 0, 0), ("two", 1, 1)]
+    assert load(None) == [("one", 0, 0), ("two", 0, 0)]
 
 
 def test_a_killed_build_leaves_no_query_and_the_next_one_heals(world: World) -> None:

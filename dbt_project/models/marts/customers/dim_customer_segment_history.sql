@@ -19,7 +19,13 @@ select
     lead(valid_from) over (partition by customer_id order by valid_from) is null as is_current
 from changes
 {% if is_incremental() -%}
-    where customer_id in (select customer_id from pg_temp.differing)
+    where
+        customer_id in (select customer_id from pg_temp.differing)
+        and not exists (
+            select 1
+            from {{ this }} as there
+            where there.customer_id = changes.customer_id and there.valid_from = changes.valid_from
+        )
 {%- else -%}
     -- A night compares the rows of the newest months: they are then on pages of their own, not one on each page.
     order by valid_from
