@@ -44,7 +44,8 @@ CONFIG = {
     "shared_buffers": f"'{shared_buffers()}MB'",
     "work_mem": "'32MB'",
     "maintenance_work_mem": "'128MB'",
-    "max_wal_size": "'2GB'",
+    # More than a night at 10 million items writes: a checkpoint in the midst of it has every page logged whole again.
+    "max_wal_size": "'4GB'",
     # No replica hangs on it, so what is made and filled in one transaction (dbt's tables, COPY) skips the log.
     "wal_level": "minimal",
     "max_wal_senders": "0",
