@@ -678,14 +678,14 @@ def test_a_report_has_another_persons_review_and_session(world: World) -> None:
         "n_cart_adds": 0, "n_purchases": 0, "is_bot": False, "known_at": at(day, random.Random(1)),
     }  # fmt: skip
 
-    def load(customer: str | None) -> list[tuple]:
-        reviews = {("r300",): review | {"customer_email": customer}} if customer else {}
+    def load(reviewer: str | None, visitor: str | None) -> list[tuple]:
+        reviews = {("r300",): review | {"customer_email": reviewer}} if reviewer else {}
         world.said["demo_outlet", day] = {-3: found | {"reviews": reviews}}
         with connect("loader") as conn:
             world.load(conn, "demo_outlet", day)
             conn.execute("delete from raw_demo_clicks.sessions where session_id = 's'")
-            if customer:
-                fill(conn, "raw_demo_clicks.sessions", SESSIONS, [session | {"customer_id": customer}])
+            if visitor:
+                fill(conn, "raw_demo_clicks.sessions", SESSIONS, [session | {"customer_id": visitor}])
             touched.record(
                 conn, "demo_clicks", "session_days", sql.SQL("select {}::text").format(sql.Literal(str(day)))
             )
@@ -694,9 +694,12 @@ def test_a_report_has_another_persons_review_and_session(world: World) -> None:
             conn.execute("delete from ops.unpublished")
         return sorted(rows(told))
 
-    assert load("one") == [("one", 1, 1), ("two", 0, 0)]
-    assert load("two") == [("one", 0, 0), ("two", 1, 1)]
-    assert load(None) == [("one", 0, 0), ("two", 0, 0)]
+    assert load("one", None) == [("one", 1, 0), ("two", 0, 0)]
+    assert load("two", None) == [("one", 0, 0), ("two", 1, 0)]
+    assert load("two", "one") == [("one", 0, 1), ("two", 1, 0)]
+    assert load("two", "two") == [("one", 0, 0), ("two", 1, 1)]
+    assert load(None, "two") == [("one", 0, 0), ("two", 0, 1)]
+    assert load(None, None) == [("one", 0, 0), ("two", 0, 0)]
 
 
 def test_a_killed_build_leaves_no_query_and_the_next_one_heals(world: World) -> None:
