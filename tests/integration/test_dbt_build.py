@@ -1,7 +1,7 @@
 """The dbt project on an embedded Postgres: a handful of rows of every source, built by the real command."""
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -280,6 +280,55 @@ def test_a_session_that_leaves_its_day_stops_the_build(built: None, capsys: pyte
         with connect() as conn:
             conn.execute(change, (f"{FIRST} 10:10+00",))
     assert "sessions_keep_to_their_day" in capsys.readouterr().err
+
+
+def test_rates_behind_the_newest_order_are_warned_about(built: None, capsys: pytest.CaptureFixture[str]) -> None:
+    [(newest,)] = rows("select max(ordered_on) from core.fact_order")
+
+    def is_warned(*days_behind: int) -> bool:
+        with connect("loader") as conn:
+            conn.execute("delete from raw_ecb_rates.rates")
+            for number, days in enumerate(days_behind):
+                conn.execute(
+                    """insert into raw_ecb_rates.rates
+                         (currency, rate_on, units_per_eur, partition_on, known_at, _file, _line, _deleted)
+                       values ('USD', %s, 1.1, %s, now(), 'test', %s, false)""",
+                    (newest - timedelta(days), newest, number),
+                )
+        capsys.readouterr()
+        assert dbt.run("test", ["--select", "rates_are_fresh"]) == 0
+        return "warned test rates_are_fresh" in capsys.readouterr().out
+
+    try:
+        assert is_warned()
+        assert is_warned(9, 8)
+        assert not is_warned(9, 7)
+    finally:
+        assert is_warned()
+
+
+def test_freight_that_is_not_what_was_charged_stops_the_build(built: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all orders, and of a night in those whose contents may be others."""
+    test = "demo_shop_freight_is_allocated_exactly"
+    contents = (*TOUCHED, "int_touched__contents", "int_touched__content_keys")
+
+    def add(amount: int) -> None:
+        with connect() as conn:
+            conn.execute(
+                "update core.fact_order set freight_amount = freight_amount + %s where marketplace = 'demo_shop'",
+                (amount,),
+            )
+
+    touch("demo_shop", "orders", "1")
+    assert dbt.run("build", ["--select", *contents, test]) == 0
+    add(1)
+    try:
+        assert dbt.run("build", ["--select", test]) == 1
+        assert dbt.run("test", ["--select", test]) == 1
+    finally:
+        add(-1)
+    assert test in capsys.readouterr().err
+    assert dbt.run("test", ["--select", test]) == 0
 
 
 def test_a_status_outside_the_vocabulary_stops_the_build_and_names_the_test(
