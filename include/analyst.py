@@ -69,8 +69,6 @@ def build(selection: Sequence[str], extra: Sequence[str] = (), days: int | None 
         evolved = drift.staged(conn)
     os.environ["EMPORIUM_DBT_AS_OF"] = str(dbt.newest_night(ROLE) or "")
     os.environ["EMPORIUM_DBT_DAYS"] = str(days or "")
-    from dbt.cli.main import dbtRunner
-
     options = ["--target", "dev", "--defer", "--state", str(state), "--favor-state", "--full-refresh"]
     if days:
         # A sample lacks most of what production has: tests that compare the two would only say that.
@@ -79,7 +77,7 @@ def build(selection: Sequence[str], extra: Sequence[str] = (), days: int | None 
     line = dbt.arguments("build", [*options, "--select", *selection, *extra], evolved, with_unit_tests=True)
     dbt.keep_connections()
     with dbt.turn(ROLE, f"emporium.dbt.{name}", name):
-        outcome = dbtRunner().invoke(line)
+        outcome = dbt.invoke(line)
         results = list(getattr(outcome.result, "results", None) or [])
         dbt.forget_failures(ROLE, results)
     if outcome.exception is not None:
@@ -135,6 +133,9 @@ def main(argv: list[str] | None = None) -> int:
     except (psycopg.Error, ValueError, OSError) as error:
         print(f"dbt: {str(error).strip()}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("dbt: interrupted; the same command again builds it", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

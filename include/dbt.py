@@ -199,11 +199,9 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
         if command in BUILDS:
             extra = [*extra, *_whole_or_touched(made_of, extra)]
         importing.join()
-        from dbt.cli.main import dbtRunner
-
         keep_connections()
         longest_chain_first(settings().home / "dbt" / "target")
-        outcome = dbtRunner().invoke(arguments(command, extra, evolved))
+        outcome = invoke(arguments(command, extra, evolved))
         results = list(getattr(outcome.result, "results", None) or [])
         if command in WRITES and not outcome.exception:
             forget_failures(ROLE, results, "dbt_tests" if is_night else None)
@@ -234,6 +232,19 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
     verdict = "ok" if outcome.success else "failed"
     print(f"dbt {command}: {verdict}{told} in {time.monotonic() - started:.1f} s", flush=True)
     return 0 if outcome.success else 1
+
+
+def invoke(line: Sequence[str]) -> Any:
+    """The outcome of a dbt command line (a ``dbtRunnerResult``).
+
+    Raises ``KeyboardInterrupt`` when dbt was interrupted; of itself it returns that as an error without a word.
+    """
+    from dbt.cli.main import dbtRunner
+
+    outcome = dbtRunner().invoke(list(line))
+    if isinstance(outcome.exception, KeyboardInterrupt):
+        raise outcome.exception
+    return outcome
 
 
 def keep_connections() -> None:
@@ -514,6 +525,10 @@ def main(argv: list[str] | None = None) -> int:
     except (psycopg.Error, ValueError, OSError) as error:
         print(f"dbt {args.command}: {str(error).strip()}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        rest = "; no query of it is left, and the next one builds the rest" if args.command in BUILDS else ""
+        print(f"dbt {args.command}: interrupted{rest}", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

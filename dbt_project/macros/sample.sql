@@ -16,7 +16,7 @@
         "months": "marketplace, date_trunc('month', ordered_on)::date as month_on",
         "customers": "customer_id",
         "buyers": "customer_id",
-        "buyer_months": "customer_id, date_trunc('month', ordered_on)::date as month_on",
+        "buyer_months": "customer_id, marketplace, date_trunc('month', ordered_on)::date as month_on",
     } -%}
     {%- set begin = built_as_of() ~ " - " ~ env_var("EMPORIUM_DBT_DAYS") | int -%}
     {%- if thing in from_orders -%}

@@ -11,7 +11,7 @@
     reviewed (marketplace, product_id): products of which a review may be another
   An order that was shipped is touched, but what sums of sales take of it is as it was. Of the orders whose sale is another:
     sale_days (marketplace, date_on)   months (marketplace, month_on): of those days
-    buyers (customer_id)   buyer_months (customer_id, month_on): of what they bought, before and after
+    buyers (customer_id)   buyer_months (customer_id, marketplace, month_on): of what they bought, before and after
   A model that is built by touched keys:
 
     {{ config(materialized="incremental", incremental_strategy="touched", touched="orders") }}
@@ -27,7 +27,7 @@
         "contents": ["marketplace", "order_id"],
         "customers": ["customer_id"],
         "buyers": ["customer_id"],
-        "buyer_months": ["customer_id", "month_on"],
+        "buyer_months": ["customer_id", "marketplace", "month_on"],
         "products": ["marketplace", "product_id"],
         "reviewed": ["marketplace", "product_id"],
         "days": ["marketplace", "date_on"],

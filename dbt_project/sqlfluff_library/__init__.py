@@ -111,14 +111,9 @@ def touched_keys(thing: str) -> str:
     return f"int_touched__{thing}"
 
 
-def rfm_activity() -> str:
+def rfm_scored() -> str:
     """A select as any other."""
     return "select *\n    from int_customers__months"
-
-
-def rfm_kept() -> str:
-    """A select as any other."""
-    return "select *\n    from rpt_rfm_month"
 
 
 def reporting(amount: str, rate: str) -> str:

@@ -3,18 +3,19 @@
 
 with months as (
     select
-        built.customer_id,
-        built.month_on,
-        sum(built.n_orders) as n_orders,
-        sum(built.n_canceled_orders) as n_canceled_orders,
-        coalesce(sum(item_reporting_amount), 0) as item_reporting_amount
+        customer_id,
+        marketplace,
+        month_on,
+        n_orders,
+        n_canceled_orders,
+        coalesce(item_reporting_amount, 0) as item_reporting_amount
     from {{ touched_rows(ref("int_customers__months"), thing="buyer_months") }} as built
-    group by customer_id, month_on
 ),
 
 orders as (
     select
         orders.customer_id,
+        orders.marketplace,
         {{ month_of("orders.ordered_on") }} as month_on,
         count(*) filter (where {{ is_sale("orders.status") }}) as n_orders,
         count(*) filter (where not {{ is_sale("orders.status") }}) as n_canceled_orders,
@@ -22,18 +23,23 @@ orders as (
             as item_reporting_amount
     from {{ ref("fact_order") }} as orders
     {% if is_night_by_keys() -%}
-        inner join {{ buyer_months }} as touched
+        inner join (select distinct marketplace, month_on from {{ buyer_months }} as touched) as months_touched
             on
-                orders.customer_id = touched.customer_id
-                and orders.ordered_on >= touched.month_on
-                and orders.ordered_on < {{ months_after("touched.month_on", 1) }}
+                orders.marketplace = months_touched.marketplace
+                and orders.ordered_on >= months_touched.month_on
+                and orders.ordered_on < {{ months_after("months_touched.month_on", 1) }}
     {%- endif %}
-    where orders.customer_id is not null
-    group by orders.customer_id, {{ month_of("orders.ordered_on") }}
+    where
+        orders.customer_id is not null
+        {% if is_night_by_keys() -%}
+            and (orders.customer_id, orders.marketplace, {{ month_of("orders.ordered_on") }}) in {{ buyer_months }}
+        {%- endif %}
+    group by orders.customer_id, orders.marketplace, {{ month_of("orders.ordered_on") }}
 )
 
 select
     customer_id,
+    marketplace,
     month_on,
     months.n_orders,
     orders.n_orders as n_orders_of_fact,
@@ -42,7 +48,7 @@ select
     months.item_reporting_amount,
     orders.item_reporting_amount as item_reporting_amount_of_fact
 from months
-full join orders using (customer_id, month_on)
+full join orders using (customer_id, marketplace, month_on)
 where
     (months.n_orders, months.n_canceled_orders, months.item_reporting_amount)
     is distinct from (orders.n_orders, orders.n_canceled_orders, orders.item_reporting_amount)

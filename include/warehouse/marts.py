@@ -4,7 +4,7 @@
 
 dbt may rebuild ``core`` as it likes; what BI reads is a copy that only the publisher may touch. The merge changes only
 rows that differ, so identity, grants and row-level security stay, and a reader sees one night or the next. The key of a
-mart is its unique index; its other indexes are carried over.
+mart is its unique index; its other indexes are carried over, and those that only BI needs are made (``ops.bi_index``).
 
 Of a mart that dbt built in place only the rows that it noted in ``ops.unpublished`` are compared; a mart whose table is
 another than the one published last, or that nothing was noted of, is compared whole. ``--full`` compares every mart
@@ -174,6 +174,12 @@ def _indexes(conn: psycopg.Connection, schema: str, table: str) -> dict[str, str
     return dict(rows)
 
 
+def _wanted_indexes(conn: psycopg.Connection, mart: Mart) -> set[str]:
+    """Method and columns of the indexes, beside the key, that BI's table is to have."""
+    rows = conn.execute("select columns from ops.bi_index where mart = %s", (mart.name,)).fetchall()
+    return {*_indexes(conn, "core", mart.name), *(f"btree ({', '.join(columns)})" for (columns,) in rows)}
+
+
 def _reshape(conn: psycopg.Connection, mart: Mart) -> None:
     """Bring the shape of what is published to what dbt built, in a transaction of its own.
 
@@ -199,7 +205,7 @@ def _reshape(conn: psycopg.Connection, mart: Mart) -> None:
         for column, kind in mart.types.items()
         if column not in have
     ]
-    wanted = _indexes(conn, "core", mart.name)
+    wanted = _wanted_indexes(conn, mart)
     statements += [
         sql.SQL("drop index {}").format(sql.Identifier("published", name))
         for definition, name in _indexes(conn, "published", mart.name).items()
@@ -237,7 +243,7 @@ def _merge(conn: psycopg.Connection, mart: Mart, allow_shrink: bool, full: bool)
         known = None if full else _known(conn, mart, columns)
         is_same_table = known is not None and known.filenode == mart.filenode
         merged = _merge_rows(conn, mart, columns, known, scopes if is_same_table else None, allow_shrink)
-    for definition in _indexes(conn, "core", mart.name).keys() - _indexes(conn, "published", mart.name).keys():
+    for definition in _wanted_indexes(conn, mart) - _indexes(conn, "published", mart.name).keys():
         conn.execute(sql.SQL("create index on {} using " + definition).format(mart.target))
     if merged.n_written > ANALYZE_FROM * merged.n_rows:
         conn.execute(sql.SQL("analyze {}").format(mart.target))

@@ -251,6 +251,14 @@ def test_what_bi_reads_keeps_identity_grants_and_row_level_security(nights):
     assert rows("bi_reader", "select distinct probe from bi.fact_order") == [("p",)]
 
 
+def test_indexes_that_only_bi_needs_are_told_by_dbt_and_not_in_core(nights):
+    top_of_a_vendor = "btree (marketplace, vendor_id, item_amount)"
+    with connect() as conn:
+        assert top_of_a_vendor in marts._indexes(conn, "published", "fact_order_item")
+        assert top_of_a_vendor not in marts._indexes(conn, "core", "fact_order_item")
+        assert "btree (customer_id, ordered_on)" in marts._indexes(conn, "published", "fact_order")
+
+
 def test_every_view_runs_with_its_readers_rights(nights):
     with connect() as conn:
         found = conn.execute(

@@ -720,6 +720,29 @@ def test_a_killed_build_leaves_no_query_and_the_next_one_heals(world: World) -> 
     assert status_of(order_id) == [("canceled",)]
 
 
+def test_an_interrupted_build_says_so_and_leaves_no_query(world: World) -> None:
+    day, order_id = an_old_order(world)
+    change_status(world, day, order_id, "canceled")
+    active = "select count(*) from pg_stat_activity where application_name = 'emporium-dbt' and state = 'active'"
+    # Not the command itself, which would build all models of the project here.
+    command = "from include import dbt; dbt.refusal = lambda *_: None; "
+    command += f"raise SystemExit(dbt.main(['build', *{MODELS!r}]))"
+    with connect() as holder:
+        holder.execute("lock table core.fact_delivery in access exclusive mode")
+        started = [sys.executable, "-c", command]
+        with subprocess.Popen(
+            started, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            until(lambda: rows(f"{active} and wait_event_type = 'Lock'") != [(0,)])
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said.endswith("dbt build: interrupted; no query of it is left, and the next one builds the rest\n")
+        until(lambda: rows(active) == [(0,)])
+    build()
+    assert status_of(order_id) == [("canceled",)]
+
+
 def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():

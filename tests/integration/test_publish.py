@@ -290,6 +290,7 @@ def forget_marts(*names: str) -> None:
             conn.execute(f"drop table if exists published.{name}")
         conn.execute("delete from ops.published_mart where mart = any (%s)", (list(names),))
         conn.execute("delete from ops.unpublished where mart = any (%s)", (list(names),))
+        conn.execute("delete from ops.bi_index where mart = any (%s)", (list(names),))
 
 
 def check_published(merged: list[marts.Merged]) -> None:
@@ -377,6 +378,24 @@ def test_indexes_of_the_model_come_and_go_in_what_bi_reads(core):
     core.execute("create index on core.fact_probe (marketplace, amount desc)")
     marts.publish_core(DAY)
     assert columns() == ["btree (marketplace, amount DESC)"]
+
+
+def test_indexes_that_only_bi_needs_are_made_where_bi_reads(core):
+    def columns(schema: str) -> set[str]:
+        with connect() as conn:
+            return set(marts._indexes(conn, schema, "fact_probe"))
+
+    core.execute("insert into ops.bi_index values ('fact_probe', array['status', 'ordered_on'])")
+    Nights(core)
+    marts.publish_core(DAY)
+    of_core = columns("core")
+    assert "btree (status, ordered_on)" not in of_core
+    assert columns("published") == of_core | {"btree (status, ordered_on)"}
+
+    core.execute("delete from ops.bi_index where mart = 'fact_probe'")
+    core.execute("insert into ops.bi_index values ('fact_probe', array['amount'])")
+    marts.publish_core(DAY)
+    assert columns("published") == of_core | {"btree (amount)"}
 
 
 def test_a_mart_of_another_grain_is_refused(core):

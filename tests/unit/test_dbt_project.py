@@ -101,6 +101,17 @@ def test_every_fact_and_dimension_has_a_unique_index_on_columns_that_are_never_n
             assert "not_null" in kinds, f"{name}.{column}"
 
 
+def test_indexes_that_only_bi_needs_are_of_columns_of_their_mart_and_not_in_core_too(manifest: dict) -> None:
+    found = 0
+    for name, model in models(manifest, "marts").items():
+        of_core = [index["columns"] for index in model["config"]["indexes"]]
+        for columns in model["config"]["meta"].get("bi_indexes", []):
+            found += 1
+            assert set(columns) <= set(model["columns"]), name
+            assert columns not in of_core, name
+    assert found
+
+
 def test_every_model_is_described(manifest: dict) -> None:
     for layer in ("staging", "intermediate", "marts"):
         for name, model in models(manifest, layer).items():

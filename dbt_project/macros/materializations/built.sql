@@ -11,3 +11,16 @@
 {% macro postgres__get_assert_columns_equivalent(sql) -%}
     {%- if not is_incremental() -%} {{ return(default__get_assert_columns_equivalent(sql)) }} {%- endif -%}
 {%- endmacro %}
+
+{#-
+  `config(meta={"bi_indexes": [[column, ...], ...]})`: indexes of a mart that readers of bi need and no model does. The
+  publisher (include/warehouse/marts.py) makes them where those read; in core each night would write them as well.
+-#}
+{% macro tell_bi_indexes() -%}
+    {%- if execute and flags.FULL_REFRESH and is_published(this) -%}
+        delete from ops.bi_index where mart = '{{ this.identifier }}';
+        {%- for columns in (model.config.get("meta") or {}).get("bi_indexes", []) %}
+        insert into ops.bi_index (mart, columns) values ('{{ this.identifier }}', array['{{ columns | join("', '") }}']);
+        {%- endfor %}
+    {%- endif -%}
+{%- endmacro %}

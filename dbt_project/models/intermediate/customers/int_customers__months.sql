@@ -23,13 +23,16 @@ with orders as (
         {{ is_sale("orders.status") }} as is_sale
     from {{ ref("int_orders__current") }} as orders
     {% if is_incremental() -%}
-        inner join {{ buyer_months }} as touched
+        -- Whole months, whose orders lie together: those of a customer are on as many pages as there are orders.
+        inner join (select distinct marketplace, month_on from {{ buyer_months }} as touched) as months
             on
-                orders.customer_id = touched.customer_id
-                and orders.ordered_on >= touched.month_on
-                and orders.ordered_on < {{ months_after("touched.month_on", 1) }}
+                orders.marketplace = months.marketplace
+                and orders.ordered_on >= months.month_on
+                and orders.ordered_on < {{ months_after("months.month_on", 1) }}
     {%- endif %}
-    where orders.customer_id is not null and {{ where_touched("buyers", "orders") }}
+    where
+        orders.customer_id is not null
+        and {{ where_touched("buyer_months", columns=["orders.customer_id", "orders.marketplace", month_of("orders.ordered_on")]) }}
 ),
 
 ordered as (
@@ -91,7 +94,10 @@ months as (
             there.products
         from {{ this }} as there
         left join {{ buyer_months }} as touched
-            on there.customer_id = touched.customer_id and there.month_on = touched.month_on
+            on
+                there.customer_id = touched.customer_id
+                and there.marketplace = touched.marketplace
+                and there.month_on = touched.month_on
         where touched.customer_id is null and {{ where_touched("buyers", "there") }}
     {%- endif %}
 )

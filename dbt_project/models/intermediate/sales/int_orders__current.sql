@@ -4,7 +4,6 @@
     indexes=[
         {"columns": ["order_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
-        {"columns": ["customer_id", "ordered_on"]},
     ],
 ) }}
 

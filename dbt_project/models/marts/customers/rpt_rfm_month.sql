@@ -3,86 +3,20 @@
 {{ config(
     materialized="incremental",
     incremental_strategy="stale",
-    stale=["month_on"],
-    pre_hook="{{ find_stale(['month_on'], stale_rfm_months()) }}",
-    indexes=[{"columns": ["customer_id", "month_on"], "unique": true}, {"columns": ["month_on"]}],
+    stale=["month_on", "customer_id"],
+    pre_hook=["{{ score_rfm_months() }}", "{{ find_stale(['month_on', 'customer_id'], stale_rfm_rows()) }}"],
+    indexes=[{"columns": ["month_on", "customer_id"], "unique": true}],
+    meta={"bi_indexes": [["customer_id", "month_on"]]},
 ) }}
 
-with months as (
-    select
-        every_month.month_on,
-        {{ "there.month_on is null" if is_incremental() else "true" }} as is_new
-    from ({{ rfm_months() }}) as every_month
+with scored as (
     {% if is_incremental() -%}
-        left join ({{ months_of(this) }}) as there on every_month.month_on = there.month_on
+        select *
+        from pg_temp.scored
+        where customer_id in (select stale.customer_id from pg_temp.stale)
+    {%- else -%}
+        {{ rfm_scored() }}
     {%- endif %}
-    where {{ where_stale(["month_on"], "every_month") }}
-),
-
-activity as (
-    {{ rfm_activity() }}
-),
-
-kept as (
-    {{ rfm_kept() }}
-),
-
-active as (
-    select
-        months.month_on,
-        activity.customer_id,
-        max(activity.last_order_on) as last_order_on,
-        sum(activity.n_orders)::integer as n_orders,
-        coalesce(sum(activity.item_reporting_amount), 0) as item_reporting_amount
-    from months
-    inner join activity
-        on
-            months.month_on >= activity.month_on
-            and {{ months_after("months.month_on", -12) }} < activity.month_on
-    group by months.month_on, activity.customer_id
-    union all
-    select
-        month_on,
-        customer_id,
-        {{ months_after("month_on", 1) }} - 1 - recency_days as last_order_on,
-        n_orders,
-        item_reporting_amount
-    from kept
-    where recency_days is not null
-),
-
-scored as (
-    -- What ties is told apart by the other measures, then by the key: quintiles are equally large and always the same.
-    select
-        *,
-        ntile(5) over (
-            partition by month_on order by last_order_on, n_orders, item_reporting_amount, customer_id
-        ) as recency_quintile,
-        ntile(5) over (
-            partition by month_on order by n_orders, item_reporting_amount, last_order_on, customer_id
-        ) as frequency_quintile,
-        ntile(5) over (
-            partition by month_on order by item_reporting_amount, n_orders, last_order_on, customer_id
-        ) as monetary_quintile
-    from active
-),
-
-lapsed as (
-    -- The last order is twelve months back: this is the month in which the customer falls out.
-    select distinct
-        months.month_on,
-        activity.customer_id
-    from months
-    inner join activity on {{ months_after("months.month_on", -12) }} = activity.month_on
-    left join active
-        on months.month_on = active.month_on and activity.customer_id = active.customer_id
-    where active.customer_id is null
-    union all
-    select
-        month_on,
-        customer_id
-    from kept
-    where recency_days is null
 ),
 
 segments as (
@@ -96,6 +30,7 @@ segments as (
         frequency_quintile,
         monetary_quintile,
         case
+            when last_order_on is null then 'lapsed'
             when recency_quintile = 5 and frequency_quintile >= 4 then 'champions'
             when recency_quintile >= 3 and frequency_quintile >= 4 then 'loyal'
             when recency_quintile >= 4 and frequency_quintile >= 2 then 'potential loyalists'
@@ -108,18 +43,6 @@ segments as (
             else 'hibernating'
         end as segment
     from scored
-    union all
-    select
-        customer_id,
-        month_on,
-        null as recency_days,
-        0 as n_orders,
-        0 as item_reporting_amount,
-        null as recency_quintile,
-        null as frequency_quintile,
-        null as monetary_quintile,
-        'lapsed' as segment
-    from lapsed
 ),
 
 month_before as (
@@ -132,11 +55,14 @@ month_before as (
         union all
         select
             there.customer_id,
-            months.month_on,
+            stale.month_on,
             there.segment
         from {{ this }} as there
-        inner join months on there.month_on = {{ months_after("months.month_on", -1) }}
-        where there.month_on not in (select remade.month_on from months as remade)
+        inner join pg_temp.stale
+            on
+                there.month_on = {{ months_after("stale.month_on", -1) }}
+                and there.customer_id = stale.customer_id
+        where there.month_on not in (select stale_months.month_on from pg_temp.stale_months)
     {%- endif %}
 )
 
@@ -155,6 +81,7 @@ select
 from segments
 left join month_before
     on segments.customer_id = month_before.customer_id and segments.month_on = month_before.month_on
+where {{ where_stale(["month_on", "customer_id"], "segments") }}
 {% if not is_incremental() -%}
     -- A night reads two months of it: they are then a few pages next to each other, not a row of each page.
     order by segments.month_on

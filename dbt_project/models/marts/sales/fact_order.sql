@@ -4,9 +4,8 @@
     indexes=[
         {"columns": ["order_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
-        {"columns": ["customer_id", "ordered_on"]},
     ],
-    meta={"lookback_days": 1},
+    meta={"lookback_days": 1, "bi_indexes": [["customer_id", "ordered_on"]]},
 ) }}
 
 with orders as (

@@ -4,9 +4,8 @@
     indexes=[
         {"columns": ["order_id", "order_item_id", "marketplace"], "unique": true},
         {"columns": ["marketplace", "ordered_on"]},
-        {"columns": ["marketplace", "vendor_id", "item_amount"]},
     ],
-    meta={"lookback_days": 1},
+    meta={"lookback_days": 1, "bi_indexes": [["marketplace", "vendor_id", "item_amount"]]},
 ) }}
 
 select
