@@ -434,32 +434,58 @@ def test_whatever_of_an_old_order_changes_is_in_all_sums(world: World) -> None:
     assert rows(f"select n_returns from core.rpt_customer_360 where customer_id = 's{n_orders - 1}'") == [(1,)]
 
 
+def bring_outlet_orders(world: World, bought: list[tuple[str, datetime]]) -> None:
+    """A night after which these are demo_outlet's orders of that day, each of a customer and a moment."""
+    day = date(2025, 3, 1)
+    found: dict[str, dict[tuple, dict]] = {}
+    for n, (customer, ordered_at) in enumerate(bought, start=200):
+        order = outlet_order(n)
+        order["orders"] |= {"customer_email": customer, "ordered_at": ordered_at}
+        for name, row in order.items():
+            found.setdefault(name, {})[(f"s{n}", 1) if "line" in row else (f"s{n}",)] = row | {"partition_on": day}
+    world.said["demo_outlet", day] = {-2: found}
+    with connect("loader") as conn:
+        world.load(conn, "demo_outlet", day)
+    build()
+
+
 def test_a_new_month_is_another_segment_of_everybody(world: World) -> None:
     """Whoever lapsed in the month before is in none of the new one: no row of theirs tells that it began."""
-    day = date(2025, 3, 1)
-
-    def load(bought: dict[str, datetime]) -> None:
-        orders = {n: outlet_order(n) for n in range(200, 200 + len(bought))}
-        found: dict[str, dict[tuple, dict]] = {}
-        for (n, order), (customer, ordered_at) in zip(orders.items(), bought.items(), strict=True):
-            order["orders"] |= {"customer_email": customer, "ordered_at": ordered_at}
-            for name, row in order.items():
-                found.setdefault(name, {})[(f"s{n}", 1) if "line" in row else (f"s{n}",)] = row | {"partition_on": day}
-        world.said["demo_outlet", day] = {-2: found}
-        with connect("loader") as conn:
-            world.load(conn, "demo_outlet", day)
-        build()
-
-    bought = {"here": datetime(2025, 1, 20, tzinfo=UTC), "lapses": datetime(2024, 1, 20, tzinfo=UTC)}
+    bought = [("here", datetime(2025, 1, 20, tzinfo=UTC)), ("lapses", datetime(2024, 1, 20, tzinfo=UTC))]
     report = "select rfm_month_on, segment from core.rpt_customer_360 where customer_id = 'lapses'"
-    load(bought)
+    bring_outlet_orders(world, bought)
     assert rows(report) == [(date(2025, 1, 1), "lapsed")]
-    load(bought | {"later": datetime(2025, 2, 20, tzinfo=UTC)})
+    bring_outlet_orders(world, [*bought, ("later", datetime(2025, 2, 20, tzinfo=UTC))])
     assert rows(report) == [(None, None)]
-    load(bought)
+    bring_outlet_orders(world, bought)
     assert rows(report) == [(date(2025, 1, 1), "lapsed")]
-    load({})
+    bring_outlet_orders(world, [])
     assert rows(report) == []
+
+
+def test_who_is_in_another_segment_by_others_has_that_one_before_the_next_month(world: World) -> None:
+    """Who bought nothing, and is where they were in the newest month, is in another segment of the month before it."""
+    january, february = (datetime(2025, month, 1, 12, tzinfo=UTC) for month in (1, 2))
+    bought = [(f"c{n}", january + timedelta(days=n)) for n in range(1, 11)]
+    # Ahead of those in February by all measures, with the order of January and without it.
+    ahead = [f"ahead{n}" for n in range(5)]
+    bought += [(name, february + timedelta(days=n)) for name in ahead for n in range(6)]
+    bring_outlet_orders(world, [*bought, *((name, january) for name in ahead)])
+    tables = ["core.rpt_rfm_month", "core.dim_customer_segment_history", "core.rpt_customer_360"]
+    keep(tables)
+    bring_outlet_orders(world, bought)
+    quintiles = ("recency_quintile", "frequency_quintile", "monetary_quintile")
+    same = " and ".join(f"before.{name} = there.{name}" for name in quintiles)
+    others = rows(
+        f"""select customer_id from kept."core.rpt_rfm_month" as before
+            inner join core.rpt_rfm_month as there using (customer_id, month_on)
+            where month_on = '2025-02-01' and {same} and before.segment_before <> there.segment_before"""
+    )
+    assert others
+    keep(tables)
+    build("--full-refresh")
+    assert differences(tables) == {}
+    bring_outlet_orders(world, [])
 
 
 def test_no_column_of_a_unique_index_is_null(world: World) -> None:
