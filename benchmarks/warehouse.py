@@ -144,7 +144,7 @@ def _columns(conn: psycopg.Connection, schema: str, table: str) -> dict[str, str
 
 
 def _shifted(name: str, kind: str, times: int) -> sql.Composable:
-    """A column of the n-th copy, the 0th being the row itself; numbers that a shop counts on grow with time."""
+    """A column of the n-th copy of ``times``. Numbers that a shop counts on grow with time, in all copies."""
     column = sql.Identifier(name)
     which = sql.SQL("n")
     if name in CATALOGUE:

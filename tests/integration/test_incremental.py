@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ import pyarrow as pa
 import pytest
 from psycopg import sql
 
-from include import dbt
+from include import analyst, dbt
 from include.ingest import deletes, drift, touched
 from include.ingest.sources import Column, Entity, Source, load_source, sources
 from include.ingest.tables import SESSIONS, columns, prepare
-from include.settings import ROOT
+from include.settings import ROOT, settings
 from include.warehouse import work
 from include.warehouse.copy import copy_table
 from include.warehouse.engine import connect
@@ -488,6 +489,33 @@ def test_who_is_in_another_segment_by_others_has_that_one_before_the_next_month(
     bring_outlet_orders(world, [])
 
 
+def test_a_sample_has_all_months_of_its_buyers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    months = [datetime(2024, month, 10, tzinfo=UTC) for month in (1, 3, 12)]
+    bring_outlet_orders(world, [*(("often", month) for month in months), ("once", months[0])])
+    [(newest,)] = rows("select max(ordered_on) from core.fact_order where customer_id is not null")
+    dbt._record_build(newest, is_green=True)
+    dbt._save_state()
+    monkeypatch.setenv("EMPORIUM_DBT_SCHEMA", "dev_months")
+    settings.cache_clear()
+    try:
+        assert analyst.main(["--select", "int_customers__months", "--days", "30"]) == 0
+        sample = rows("select * from dev_months.int_customers__months order by customer_id, month_on, marketplace")
+        assert sample == rows(
+            f"""select * from intermediate.int_customers__months where customer_id in
+                  (select customer_id from intermediate.int_orders__current where ordered_on > '{newest}'::date - 30)
+                order by customer_id, month_on, marketplace"""
+        )
+        assert {row[1] for row in sample} >= {"often"}
+        assert "once" not in {row[1] for row in sample}
+    finally:
+        analyst.clean()
+        settings.cache_clear()
+        shutil.rmtree(dbt.production_state())
+        with connect("transformer") as conn:
+            conn.execute("delete from ops.quality_result where gate = 'warehouse' and target = 'core'")
+        bring_outlet_orders(world, [])
+
+
 def test_no_column_of_a_unique_index_is_null(world: World) -> None:
     """By these columns a build tells which rows differ (replace_differing): null equals nothing."""
     found = rows(
@@ -662,6 +690,31 @@ def test_a_source_without_a_row_is_left_out_of_a_night(
         conn.execute("insert into raw_holidays.holidays table kept_holidays")
         conn.execute("drop table kept_holidays")
     assert staged() == everything
+
+
+def test_rows_of_touched_customers_are_read_ahead(world: World) -> None:
+    def fetched() -> int:
+        [(n_rows,)] = rows(
+            "select idx_tup_fetch from pg_stat_all_tables where relid = 'intermediate.int_customers__months'::regclass"
+        )
+        return n_rows
+
+    bring_outlet_orders(world, [("often", datetime(2024, month, 10, tzinfo=UTC)) for month in (1, 3, 12)])
+    [(customer, n_rows)] = rows(
+        "select customer_id, count(*) from intermediate.int_customers__months group by 1 order by 2 desc, 1 limit 1"
+    )
+    with connect("transformer", autocommit=True) as conn:
+        conn.execute("set enable_seqscan = off")  # of so small a table
+        before = fetched()
+        conn.execute(
+            "insert into ops.touched_work (source, thing, key) values ('demo_shop', 'customers', %s)", (customer,)
+        )
+        read = work.read_ahead(conn)
+        conn.execute("delete from ops.touched_work")
+        conn.execute("select pg_stat_force_next_flush()")
+    assert {"intermediate.int_customers__months", "core.dim_customer", "core.rpt_customer_360"} <= set(read)
+    assert not [table for table in read if "int_touched" in table]
+    assert fetched() - before == n_rows
 
 
 def test_a_source_is_without_rows_when_none_is_left_and_none_was_taken_out(world: World) -> None:

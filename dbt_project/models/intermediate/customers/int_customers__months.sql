@@ -32,7 +32,12 @@ with orders as (
     {%- endif %}
     where
         orders.customer_id is not null
-        and {{ where_touched("buyer_months", columns=["orders.customer_id", "orders.marketplace", month_of("orders.ordered_on")]) }}
+        {% if is_incremental() -%}
+            and (orders.customer_id, orders.marketplace, {{ month_of("orders.ordered_on") }}) in {{ buyer_months }}
+        {%- else -%}
+            -- In a sample there is nothing to take the other months from.
+            and {{ where_touched("buyers", "orders") }}
+        {%- endif %}
 ),
 
 ordered as (

@@ -16,6 +16,7 @@ def upgrade() -> None:
         );
         comment on table ops.bi_index is
           'Grain: mart, columns: an index that what BI reads of the mart has, and the table of core has not';
+        comment on column ops.bi_index.columns is 'The columns of the index, in its order';
         grant select, insert, delete on ops.bi_index to transformer;
         grant select on ops.bi_index to publisher, analyst
         """
