@@ -22,7 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -198,8 +198,6 @@ def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> i
         made_of = fingerprint(evolved)
         if command in BUILDS:
             extra = [*extra, *_whole_or_touched(made_of, extra)]
-            if not {"--full-refresh", "-f"} & set(extra):
-                threading.Thread(target=_read_ahead, daemon=True).start()
         importing.join()
         keep_connections()
         longest_chain_first(settings().home / "dbt" / "target")
@@ -346,14 +344,6 @@ def _whole_or_touched(made_of: str, extra: Sequence[str]) -> list[str]:
     # Tests that read other models as well are run.
     left_out = ["--exclude", *folders, "--indirect-selection", "cautious"] if folders else []
     return [*left_out, *side_by_side]
-
-
-def _read_ahead() -> None:
-    """Beside dbt, which does without what this could not read."""
-    with suppress(psycopg.Error), connect(ROLE, autocommit=True) as conn:
-        conn.execute("set max_parallel_workers_per_gather = 0")
-        conn.execute("set statement_timeout = '20s'")
-        work.read_ahead(conn)
 
 
 def _but_for(empty: Sequence[str]) -> str:

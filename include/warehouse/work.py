@@ -88,35 +88,6 @@ def without_rows(conn: psycopg.Connection, schemas: Mapping[str, str]) -> list[s
     return found
 
 
-def read_ahead(conn: psycopg.Connection) -> list[str]:
-    """Read the rows of touched customers in every table with an index on them; those tables, the largest first.
-
-    They lie on as many pages as there are customers, all over the table. A model that looks them up waits for each page
-    in turn; while dbt starts, the disks have nothing to do. ``conn`` commits each statement: no table stays locked.
-    """
-    tables = conn.execute(
-        """select relation::text from (
-             select distinct c.oid::regclass as relation, pg_relation_size(c.oid) as size
-             from pg_index as i join pg_class as c on c.oid = i.indrelid
-             join pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[0]
-             where a.attname = 'customer_id' and not starts_with(c.relname, 'int_touched__')
-               and c.relnamespace::regnamespace::text in ('staging', 'intermediate', 'core')) as indexed
-           order by size desc, relation"""
-    ).fetchall()
-    for (table,) in tables:
-        # Planned for as many keys as there are, so that pages are asked for in their order and many at a time. Whole
-        # rows are counted: less the index alone might tell.
-        conn.execute(
-            sql.SQL(
-                """do $$ begin
-                     execute 'select count(there) from {} as there where customer_id = any ($1)'
-                     using array(select distinct key from ops.touched_work where thing = 'customers');
-                   end $$"""
-            ).format(sql.SQL(table))
-        )
-    return [table for (table,) in tables]
-
-
 def begin_everything(conn: psycopg.Connection) -> None:
     """Everything is about to be built: until that is green, rows of other code may lie beside those of the newest."""
     conn.execute("update ops.warehouse_state set fingerprint = %s", (UNFINISHED,))

@@ -692,31 +692,6 @@ def test_a_source_without_a_row_is_left_out_of_a_night(
     assert staged() == everything
 
 
-def test_rows_of_touched_customers_are_read_ahead(world: World) -> None:
-    def fetched() -> int:
-        [(n_rows,)] = rows(
-            "select idx_tup_fetch from pg_stat_all_tables where relid = 'intermediate.int_customers__months'::regclass"
-        )
-        return n_rows
-
-    bring_outlet_orders(world, [("often", datetime(2024, month, 10, tzinfo=UTC)) for month in (1, 3, 12)])
-    [(customer, n_rows)] = rows(
-        "select customer_id, count(*) from intermediate.int_customers__months group by 1 order by 2 desc, 1 limit 1"
-    )
-    with connect("transformer", autocommit=True) as conn:
-        conn.execute("set enable_seqscan = off")  # of so small a table
-        before = fetched()
-        conn.execute(
-            "insert into ops.touched_work (source, thing, key) values ('demo_shop', 'customers', %s)", (customer,)
-        )
-        read = work.read_ahead(conn)
-        conn.execute("delete from ops.touched_work")
-        conn.execute("select pg_stat_force_next_flush()")
-    assert {"intermediate.int_customers__months", "core.dim_customer", "core.rpt_customer_360"} <= set(read)
-    assert not [table for table in read if "int_touched" in table]
-    assert fetched() - before == n_rows
-
-
 def test_a_source_is_without_rows_when_none_is_left_and_none_was_taken_out(world: World) -> None:
     def tables(schema: str, like: str) -> list[tuple]:
         return rows(f"select schemaname || '.' || tablename from pg_tables where schemaname = '{schema}' and {like}")
