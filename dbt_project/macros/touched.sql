@@ -76,6 +76,11 @@
     {%- if conditions %} where {{ conditions | join(" and ") }}{% endif %})
 {%- endmacro %}
 
+{#- Select of the months of touched buyers, whoever they are, to read from; no month of a marketplace twice. -#}
+{% macro months_of_buyers() -%}
+    (select distinct marketplace, month_on from {{ touched_keys("buyer_months") }} as touched)
+{%- endmacro %}
+
 {#- Condition that an order changed, by one of the raw tables that a staging model reads. -#}
 {% macro is_changed(tables) -%}
     {%- if tables -%} (is_changed and {{ is_told_by(tables) }}) {%- else -%} is_changed {%- endif -%}

@@ -111,6 +111,11 @@ def touched_keys(thing: str) -> str:
     return f"int_touched__{thing}"
 
 
+def months_of_buyers() -> str:
+    """A relation as any other."""
+    return "int_touched__buyers"
+
+
 def rfm_scored() -> str:
     """A select as any other."""
     return "select *\n    from int_customers__months"

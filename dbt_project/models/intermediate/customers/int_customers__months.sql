@@ -24,7 +24,7 @@ with orders as (
     from {{ ref("int_orders__current") }} as orders
     {% if is_incremental() -%}
         -- Whole months, whose orders lie together: those of a customer are on as many pages as there are orders.
-        inner join (select distinct marketplace, month_on from {{ buyer_months }} as touched) as months
+        inner join {{ months_of_buyers() }} as months
             on
                 orders.marketplace = months.marketplace
                 and orders.ordered_on >= months.month_on
@@ -33,7 +33,7 @@ with orders as (
     where
         orders.customer_id is not null
         {% if is_incremental() -%}
-            and (orders.customer_id, orders.marketplace, {{ month_of("orders.ordered_on") }}) in {{ buyer_months }}
+            and {{ where_touched("buyer_months", columns=["orders.customer_id", "orders.marketplace", month_of("orders.ordered_on")]) }}
         {%- else -%}
             -- In a sample there is nothing to take the other months from.
             and {{ where_touched("buyers", "orders") }}
