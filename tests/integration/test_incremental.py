@@ -779,7 +779,9 @@ def test_an_interrupted_build_says_so_and_leaves_no_query(world: World) -> None:
     change_status(world, day, order_id, "canceled")
     active = "select count(*) from pg_stat_activity where application_name = 'emporium-dbt' and state = 'active'"
     # Not the command itself, which would build all models of the project here.
-    command = "from include import dbt; dbt.refusal = lambda *_: None; "
+    # Whoever runs the tests in the background has the signal ignored, and so would the process.
+    command = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command += "from include import dbt; dbt.refusal = lambda *_: None; "
     command += f"raise SystemExit(dbt.main(['build', *{MODELS!r}]))"
     with connect() as holder:
         holder.execute("lock table core.fact_delivery in access exclusive mode")
@@ -787,9 +789,12 @@ def test_an_interrupted_build_says_so_and_leaves_no_query(world: World) -> None:
         with subprocess.Popen(
             started, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
-            until(lambda: rows(f"{active} and wait_event_type = 'Lock'") != [(0,)])
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            try:
+                until(lambda: rows(f"{active} and wait_event_type = 'Lock'") != [(0,)])
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=60)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert said.endswith("dbt build: interrupted; no query of it is left, and the next one builds the rest\n")
         until(lambda: rows(active) == [(0,)])
