@@ -471,18 +471,19 @@ def test_who_is_in_another_segment_by_others_has_that_one_before_the_next_month(
     # Ahead of those in February by all measures, with the order of January and without it.
     ahead = [f"ahead{n}" for n in range(5)]
     bought += [(name, february + timedelta(days=n)) for name in ahead for n in range(6)]
+    # Lapsed in January, back in February.
+    bought += [(f"back{n}", datetime(2024, 1, 20, n, tzinfo=UTC)) for n in range(10)]
+    bought += [(f"back{n}", february + timedelta(days=n, hours=1)) for n in range(10)]
     bring_outlet_orders(world, [*bought, *((name, january) for name in ahead)])
     tables = ["core.rpt_rfm_month", "core.dim_customer_segment_history", "core.rpt_customer_360"]
     keep(tables)
-    bring_outlet_orders(world, bought)
+    bring_outlet_orders(world, [*bought, *((f"more{n}", february) for n in range(5))])
     quintiles = ("recency_quintile", "frequency_quintile", "monetary_quintile")
     same = " and ".join(f"before.{name} = there.{name}" for name in quintiles)
-    others = rows(
-        f"""select customer_id from kept."core.rpt_rfm_month" as before
-            inner join core.rpt_rfm_month as there using (customer_id, month_on)
-            where month_on = '2025-02-01' and {same} and before.segment_before <> there.segment_before"""
-    )
-    assert others
+    in_february = """select customer_id from kept."core.rpt_rfm_month" as before
+        inner join core.rpt_rfm_month as there using (customer_id, month_on) where month_on = '2025-02-01' and """
+    assert rows(f"{in_february} {same} and before.segment_before <> there.segment_before")
+    assert rows(f"{in_february} not ({same}) and before.segment_before = 'lapsed'")
     keep(tables)
     build("--full-refresh")
     assert differences(tables) == {}
