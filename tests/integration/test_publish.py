@@ -386,6 +386,7 @@ def test_indexes_that_only_bi_needs_are_made_where_bi_reads(core):
             return set(marts._indexes(conn, schema, "fact_probe"))
 
     core.execute("insert into ops.bi_index values ('fact_probe', array['status', 'ordered_on'])")
+    core.execute("insert into ops.bi_index values ('rpt_probe_day', array['date_on'])")
     Nights(core)
     marts.publish_core(DAY)
     of_core = columns("core")
