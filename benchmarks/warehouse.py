@@ -328,8 +328,9 @@ def measure(found: dict[str, float | bool], rows: int, plans: Path | None, *, wi
         found["floor_s"] = floor(plans)
         found["publish_full_s"] = command("include.warehouse.marts", "--as-of", str(before))
         with connect(autocommit=True) as conn:
-            # What autovacuum does of new tables within half an hour, long before the next night.
+            # What autovacuum and a checkpoint do with new tables within half an hour, long before the next night.
             conn.execute("vacuum analyze")
+            conn.execute("checkpoint")
         with connect() as conn:
             found["day_rows"] = bring(conn, day)
         found["incremental_s"] = build(day)

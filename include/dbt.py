@@ -184,8 +184,8 @@ def refusal(command: str, extra: Sequence[str], as_of: date | None) -> str | Non
 def run(command: str, extra: Sequence[str] = (), as_of: date | None = None) -> int:
     """Run a dbt command and print its summary; 0 when nothing failed, else 1."""
     os.environ.update(environment())
-    # Over a second, in which the database can move the touched keys.
-    importing = threading.Thread(target=import_module, args=("dbt.cli.main",))
+    # Over a second, in which the database can move the touched keys. Who ends with an error does not wait for it.
+    importing = threading.Thread(target=import_module, args=("dbt.cli.main",), daemon=True)
     importing.start()
     started = time.monotonic()
     is_everything = is_whole(extra)

@@ -13,6 +13,13 @@
         or (told.region, told.region_marketplace) is distinct from (there.region, there.region_marketplace)
 {%- endmacro %}
 
+{#- The months in which a customer has another row in int_customers__months than before. -#}
+{% macro touched_months_of_customers() -%}
+    select key::date as month_on
+    from ops.touched_work
+    where thing = 'active_months'
+{%- endmacro %}
+
 {#-
   The customers whose report may be another one: those of other sales, of orders with other refunds or coupons, of other
   sessions and reviews, those whose row in dim_customer or whose segment was noted as another one (note_differing) since

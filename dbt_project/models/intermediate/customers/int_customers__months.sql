@@ -3,9 +3,13 @@
 {{ config(
     materialized="incremental",
     touched="buyers",
+    touches={"active_months": "month_on"},
     indexes=[
         {"columns": ["customer_id", "month_on", "marketplace"], "unique": true},
-        {"columns": ["month_on"]},
+        {"columns": [
+            "month_on", "marketplace", "cohort_month", "all_cohort_month", "is_first_of_month", "n_orders",
+            "item_reporting_amount",
+        ]},
     ],
 ) }}
 

@@ -1,18 +1,7 @@
 {{ config(indexes=[{"columns": ["cohort_month", "marketplace", "months_since"], "unique": true}]) }}
 
 with sums as (
-    select
-        marketplace,
-        cohort_month,
-        all_cohort_month,
-        month_on,
-        count(*) as n_active_customers,
-        count(*) filter (where is_first_of_month) as n_all_active_customers,
-        sum(n_orders) as n_orders,
-        coalesce(sum(item_reporting_amount), 0) as item_reporting_amount
-    from {{ ref("int_customers__months") }}
-    where n_orders > 0
-    group by marketplace, cohort_month, all_cohort_month, month_on
+    select * from {{ ref("int_customers__cohorts") }}
 ),
 
 cells as (
