@@ -11,7 +11,6 @@ from datetime import date
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pydantic import model_validator
 
@@ -80,12 +79,16 @@ def known_times(how: Mapping[str, Known], tables: Mapping[str, pa.Table]) -> dic
 
 
 def _looked_up(keys: pa.ChunkedArray, known_keys: pa.ChunkedArray, known: np.ndarray) -> np.ndarray:
+    import pandas as pd
+
     lookup = pd.Series(known, index=pd.Index(known_keys.to_pandas()))
     lookup = lookup[lookup.index.notna() & ~lookup.index.duplicated()]
     return lookup.reindex(keys.to_pandas()).to_numpy().astype("datetime64[us]")
 
 
 def _filled(found: np.ndarray) -> np.ndarray:
+    import pandas as pd
+
     filled = pd.Series(found).ffill().bfill().to_numpy().astype("datetime64[us]")
     return np.where(np.isnat(filled), np.datetime64("1970-01-01", "us"), filled)
 
@@ -130,9 +133,10 @@ def order_versions(
 
     _, approved, shipped, delivered = visible
     final = table.column("order_status").to_pandas().to_numpy()[rows]
+    is_untold = table.column("order_status").is_null().to_numpy()
     is_decided = approved | ~present[1][rows]
     status = np.select(
-        [np.isin(final, FINAL) & is_decided, pd.isna(final), delivered, shipped, approved],
+        [np.isin(final, FINAL) & is_decided, is_untold[rows], delivered, shipped, approved],
         [final, None, "delivered", "shipped", "approved"],
         "created",
     )
@@ -149,6 +153,8 @@ def numbered(table: pa.Table, columns: list[str], within: str) -> list[str | Non
 
     A duplicate gets the number of the line that it repeats. Lines without a group get null.
     """
+    import pandas as pd
+
     frame = table.select(columns).to_pandas()
     as_code = frame.groupby(columns, dropna=False).ngroup()
     first = frame[~as_code.duplicated()]

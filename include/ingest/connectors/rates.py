@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
@@ -23,7 +22,7 @@ from include.ingest.connectors.base import Batch, Connector, Found, Options, Sou
 from include.ingest.sources import Entity, Source
 
 COLUMNS = ("currency", "rate_on", "units_per_eur")
-ZONE, PUBLISHED_AT = "Europe/Berlin", pd.Timedelta(hours=16)
+ZONE, PUBLISHED_AT = "Europe/Berlin", timedelta(hours=16)
 CLOSED_DAYS = 7
 """The ECB is never closed for longer (five days at most until now): newest rates that are older are not told again."""
 
@@ -57,6 +56,8 @@ class Rates(Connector):
         }
 
     def read(self, first: date, last: date) -> Iterator[Batch]:
+        import pandas as pd
+
         rates = published()
         on = np.unique(rates["rate_on"])
         on = on[on >= np.datetime64(self.connection.first_day)]

@@ -3,6 +3,7 @@
 {{ config(
     materialized="incremental",
     touched="buyers",
+    pre_hook="{{ read_by_bitmap() }}",
     touches={"active_months": "month_on"},
     indexes=[
         {"columns": ["customer_id", "month_on", "marketplace"], "unique": true},
@@ -107,7 +108,7 @@ months as (
                 there.customer_id = touched.customer_id
                 and there.marketplace = touched.marketplace
                 and there.month_on = touched.month_on
-        where touched.customer_id is null and {{ where_touched("buyers", "there") }}
+        where touched.customer_id is null and there.customer_id = any({{ touched_array("buyers") }})
     {%- endif %}
 )
 
