@@ -1,8 +1,11 @@
 """The dbt project's policies, read from its manifest: no database is needed to parse."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -407,3 +410,14 @@ def test_the_nightly_build_leaves_out_unit_tests_unless_asked() -> None:
     assert "--exclude-resource-type" in dbt.arguments("build")
     assert "--exclude-resource-type" not in dbt.arguments("build", ["--resource-type", "unit_test"])
     assert "--exclude-resource-type" not in dbt.arguments("test")
+
+
+def test_without_a_warehouse_a_build_says_so_and_nothing_else(tmp_path: Path, closed_port: int) -> None:
+    # dbt is imported meanwhile, by a thread that must not outlive the process with a traceback.
+    environment = os.environ | {"EMPORIUM_HOME": str(tmp_path), "EMPORIUM_PG_PORT": str(closed_port)}
+    line = [sys.executable, "-m", "include.dbt", "build", "--as-of", "2025-01-01"]
+    done = subprocess.run(line, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("dbt build: connection")
+    assert "Traceback" not in done.stderr

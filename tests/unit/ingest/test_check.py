@@ -1,6 +1,5 @@
 """``source check`` finds what is wrong, says where and what to do, shows no person and no secret, writes nothing."""
 
-import socket
 from datetime import date
 from pathlib import Path
 
@@ -63,14 +62,6 @@ def check(home, tmp_path, capsys):
         return code, " ".join((captured.out + captured.err).split())
 
     return run
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def columns(**changed) -> dict:

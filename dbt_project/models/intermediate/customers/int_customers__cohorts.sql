@@ -1,5 +1,5 @@
--- Months any of whose customers has another row. They are read from the index that has these columns: the rows of a month
--- are on all pages of the table.
+-- Of months in which a customer has another row. They are read from the index that has these columns: the rows of a
+-- month are on all pages of the table.
 {{ config(
     materialized="incremental",
     incremental_strategy="stale",

@@ -16,6 +16,7 @@
 
 {#- Named outside the condition, so that parsing sees what comes first. -#}
 {%- set buyer_months = touched_keys("buyer_months") %}
+{%- set key_of_month = ["orders.customer_id", "orders.marketplace", month_of("orders.ordered_on")] %}
 
 with orders as (
     select
@@ -38,7 +39,7 @@ with orders as (
     where
         orders.customer_id is not null
         {% if is_incremental() -%}
-            and {{ where_touched("buyer_months", columns=["orders.customer_id", "orders.marketplace", month_of("orders.ordered_on")]) }}
+            and {{ where_touched("buyer_months", columns=key_of_month) }}
         {%- else -%}
             -- In a sample there is nothing to take the other months from.
             and {{ where_touched("buyers", "orders") }}
