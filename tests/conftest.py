@@ -17,9 +17,14 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def closed_port() -> int:
-    """A port at which nobody answers."""
+def free_port() -> int:
+    """A port that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port at which nobody answers."""
+    return free_port()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from datetime import date
@@ -16,16 +15,10 @@ from include.services import postgres
 from include.settings import ROOT, settings
 from include.warehouse.engine import connect
 from include.warehouse.migrate import migrate
+from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from tests.integration.mariadb import MariaDB
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def mark_build(is_green: bool) -> None:
